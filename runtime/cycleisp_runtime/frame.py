@@ -1,0 +1,153 @@
+"""A RAW frame in memory: samples, what they mean, and where they came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cycleisp_runtime.bayer import Phase
+from cycleisp_runtime.errors import InputError
+from cycleisp_runtime.noise import NoiseModel
+
+__all__ = ["Area", "Camera", "Exposure", "RawFrame"]
+
+
+class Area(NamedTuple):
+    """A rectangle of the stored frame, in samples."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Row and column slices that cut this rectangle out of the stored frame."""
+        return (
+            slice(self.top, self.top + self.height),
+            slice(self.left, self.left + self.width),
+        )
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Names as the file writes them; empty where it says nothing."""
+
+    make: str = ""
+    model: str = ""
+
+    def __str__(self) -> str:
+        if self.model.lower().startswith(self.make.lower()):
+            return self.model
+        return f"{self.make} {self.model}".strip()
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """How the frame was taken; None where the file says nothing or nothing usable."""
+
+    iso: float | None = None
+    shutter_s: float | None = None
+    aperture: float | None = None
+    focal_length_mm: float | None = None
+    bias_ev: float | None = None
+    taken: str | None = None
+    """Date and time as EXIF writes it, "YYYY:MM:DD HH:MM:SS"."""
+
+
+@dataclass(frozen=True)
+class RawFrame:
+    """A Bayer frame as the sensor delivered it.
+
+    Attributes:
+        samples: (H, W) uint16, the stored frame with any masked border, not turned, in DN.
+        cfa: phase at the top left corner of ``area``.
+        black: DN of zero light per cell position (row by row) at the corner of ``area``.
+        white: DN of saturation; above every black level.
+        area: the part that holds the picture; the rest is masked and is never denoised.
+        black_rows: (area.height,) float64, DN added to ``black`` per row of ``area``, or None.
+        black_columns: (area.width,) float64, the same per column, or None.
+        white_balance: gains of R, G, B with G = 1, or None where the file has no usable ones.
+        color_matrix: (3, 3) float64, XYZ to camera R, G, B for D65, or None.
+        orientation: EXIF 1..8, the turn that a viewer applies.
+        noise_profile: noise that the file itself declares for this frame, or None.
+        reserved_dn: a DN that marks samples as defective (DNG FixBadPixelsConstant); these samples
+            pass through unchanged. None where there is no such mark.
+        source: the file, or None for a frame from memory.
+        warnings: what a reader had to guess or repair, one sentence each.
+
+    Raises:
+        InputError: where these facts contradict each other.
+    """
+
+    samples: npt.NDArray[np.uint16]
+    cfa: Phase
+    black: tuple[float, float, float, float]
+    white: float
+    area: Area
+    black_rows: npt.NDArray[np.float64] | None = None
+    black_columns: npt.NDArray[np.float64] | None = None
+    white_balance: tuple[float, float, float] | None = None
+    color_matrix: npt.NDArray[np.float64] | None = None
+    orientation: int = 1
+    exposure: Exposure = field(default_factory=Exposure)
+    camera: Camera = field(default_factory=Camera)
+    noise_profile: NoiseModel | None = None
+    reserved_dn: int | None = None
+    source: Path | None = None
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        samples, area = self.samples, self.area
+        if samples.ndim != 2 or samples.dtype != np.uint16:
+            raise InputError(
+                "a RAW frame is a 2-D array of uint16",
+                subject=self.source,
+                met=f"{samples.dtype} {samples.shape}",
+                wanted="uint16 (H, W)",
+            )
+        height, width = samples.shape
+        inside = (
+            0 <= area.top
+            and 0 <= area.left
+            and area.top + area.height <= height
+            and area.left + area.width <= width
+        )
+        if not inside or area.height < 2 or area.width < 2:
+            raise InputError(
+                "the picture area is smaller than one 2x2 cell or leaves the stored frame",
+                subject=self.source,
+                met=f"{area.width}x{area.height} at ({area.left}, {area.top})",
+                wanted=f"at least 2x2, inside {width}x{height}",
+            )
+        if not np.isfinite([*self.black, self.white]).all() or self.white <= max(self.black):
+            raise InputError(
+                "the white level is not above the black level",
+                subject=self.source,
+                met=f"black {self.black}, white {self.white}",
+                wanted="finite levels, white above every black",
+            )
+
+    @property
+    def visible(self) -> npt.NDArray[np.uint16]:
+        """(area.height, area.width) uint16 view of the picture, without masked samples, in DN."""
+        return self.samples[self.area.slices]
+
+    def with_samples(
+        self, samples: npt.NDArray[np.uint16], *, scale: int = 1
+    ) -> RawFrame:
+        """The same frame with other samples, its levels multiplied by ``scale``."""
+        a, b, c, d = self.black
+        return replace(
+            self,
+            samples=samples,
+            black=(a * scale, b * scale, c * scale, d * scale),
+            white=self.white * scale,
+            black_rows=None if self.black_rows is None else self.black_rows * scale,
+            black_columns=None if self.black_columns is None else self.black_columns * scale,
+            reserved_dn=None if self.reserved_dn is None else self.reserved_dn * scale,
+        )

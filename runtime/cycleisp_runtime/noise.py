@@ -1,0 +1,65 @@
+"""Noise of a sensor: variance(x) = shot * x + read in units of the normalised signal.
+
+The heteroscedastic Gaussian model of A. Foi et al., "Practical Poissonian-Gaussian noise modeling
+and fitting for single-image raw-data", IEEE TIP 17(10), 2008, eq. 3; the same two numbers as DNG
+tag NoiseProfile (DNG 1.7.1, "NoiseProfile": sigma(x) = sqrt(S x + O)).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from cycleisp_runtime.errors import InputError
+
+__all__ = ["NoiseModel"]
+
+
+@dataclass(frozen=True)
+class NoiseModel:
+    """Shot and read coefficients of the variance, per plane R, Gr, Gb, B, in normalised units.
+
+    Raises:
+        InputError: where a shot is not in (0, 1) or a read is not in [0, 1).
+    """
+
+    shot: tuple[float, float, float, float]
+    read: tuple[float, float, float, float]
+
+    def __post_init__(self) -> None:
+        usable = all(0 < shot < 1 for shot in self.shot) and all(
+            0 <= read < 1 for read in self.read
+        )
+        if not usable:
+            raise InputError(
+                "noise coefficients are out of range",
+                met=f"shot {self.shot}, read {self.read}",
+                wanted="0 < shot < 1 and 0 <= read < 1, in normalised units",
+            )
+
+    @classmethod
+    def uniform(cls, shot: float, read: float) -> NoiseModel:
+        """One line for all four planes."""
+        return cls((shot,) * 4, (read,) * 4)
+
+    @property
+    def mean_shot(self) -> float:
+        """Mean of the four shot coefficients."""
+        return math.fsum(self.shot) / 4
+
+    @property
+    def mean_read(self) -> float:
+        """Mean of the four read coefficients."""
+        return math.fsum(self.read) / 4
+
+    def variance(self, packed: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Variance map (4, h, w) float32 of a packed normalised frame (4, h, w).
+
+        shot * max(x, 0) + read: computed from the noisy data, the only data there is.
+        """
+        shot = np.asarray(self.shot, np.float32)[:, None, None]
+        read = np.asarray(self.read, np.float32)[:, None, None]
+        return np.maximum(packed, np.float32(0)) * shot + read
