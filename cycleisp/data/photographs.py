@@ -1,0 +1,171 @@
+"""Clean photographs in memory, and training pairs cut from them.
+
+A batch is a pure function of (seed, step): nothing about the stream of data needs to be saved for a
+run to be resumed exactly where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from cycleisp.data.inverse_pipeline import mosaic_planes, random_inverse_pipeline
+from cycleisp.noise import NoiseLaw, noisy_samples
+from cycleisp_runtime.errors import InputError
+
+__all__ = ["Batch", "SampledPairs", "load_photographs"]
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"}
+
+_MAX_PIXELS = 200_000_000
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clean and noisy packed RAW of one training step.
+
+    Attributes:
+        clean: (N, 4, h, w) float32, normalised, in [0, 1].
+        noisy: (N, 4, h, w) float32, normalised.
+        variance: (N, 4, h, w) float32, the variance map of ``noisy``.
+        noise_scale: (N, 1, 1, 1) float32, sqrt of the mean variance of each patch.
+    """
+
+    clean: npt.NDArray[np.float32]
+    noisy: npt.NDArray[np.float32]
+    variance: npt.NDArray[np.float32]
+    noise_scale: npt.NDArray[np.float32]
+
+
+def load_photographs(
+    folder: Path, pattern: str, minimum_side: int
+) -> dict[str, npt.NDArray[np.uint8]]:
+    """sRGB codes (H, W, 3) of every picture of a folder whose name matches, by name.
+
+    Raises:
+        InputError: where a picture cannot be read, or none is left.
+    """
+    pictures: dict[str, npt.NDArray[np.uint8]] = {}
+    for path in sorted(folder.glob(pattern)):
+        if path.suffix.lower() not in SUFFIXES:
+            continue
+        try:
+            with Image.open(path) as image:
+                if image.width * image.height > _MAX_PIXELS:
+                    raise InputError(
+                        "the picture is too large",
+                        subject=path,
+                        met=f"{image.width}x{image.height}",
+                        wanted=f"at most {_MAX_PIXELS} pixels",
+                    )
+                codes = np.asarray(image.convert("RGB"))
+        except (OSError, UnidentifiedImageError) as error:
+            raise InputError("not a readable picture", subject=path) from error
+        if min(codes.shape[:2]) >= minimum_side:
+            pictures[path.name] = codes
+    if not pictures:
+        raise InputError(
+            "no usable picture",
+            subject=folder,
+            wanted=f"pictures matching {pattern!r} with sides of {minimum_side} or more",
+        )
+    return pictures
+
+
+@dataclass(frozen=True)
+class SampledPairs:
+    """Random noisy/clean pairs of packed RAW from clean photographs.
+
+    Attributes:
+        pictures: sRGB codes (H, W, 3) each.
+        law: which noise to draw.
+        batch: pairs per step.
+        patch: side of a patch in packed samples.
+        seed: of everything random.
+    """
+
+    pictures: Sequence[npt.NDArray[np.uint8]]
+    law: NoiseLaw
+    batch: int
+    patch: int
+    seed: int
+
+    def at(self, step: int) -> Batch:
+        """The batch of this step, the same however often it is asked for."""
+        rng = np.random.default_rng([self.seed, step])
+        clean = np.empty((self.batch, 4, self.patch, self.patch), np.float32)
+        noisy = np.empty_like(clean)
+        variance = np.empty_like(clean)
+        scale = np.empty((self.batch, 1, 1, 1), np.float32)
+        for index in range(self.batch):
+            clean[index] = self._clean_patch(rng)
+            shot, read = self._noise_level(rng)
+            noisy[index] = _sensor_samples(clean[index], shot, read, rng)
+            variance[index] = np.maximum(noisy[index], 0) * np.float32(shot) + np.float32(read)
+            scale[index] = np.sqrt(variance[index].mean())
+        return Batch(clean, noisy, variance, scale)
+
+    def _noise_level(self, rng: np.random.Generator) -> tuple[float, float]:
+        """The law's draw; for half of the patches the read noise strays further from the line.
+
+        Measured sensors have 1 to 400 times the read variance of the line.
+        """
+        shot, read = self.law.draw(rng)
+        if rng.random() < 0.5:
+            read *= float(np.exp(rng.normal(0.7, 1.2)))
+        return shot, read
+
+    def _clean_patch(self, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+        picture = self.pictures[rng.integers(len(self.pictures))]
+        side = 2 * self.patch
+        reduction = 2 if rng.random() < 0.5 and min(picture.shape[:2]) >= 2 * side else 1
+        top, left = (
+            int(rng.integers(extent - side * reduction + 1)) for extent in picture.shape[:2]
+        )
+        codes = picture[top : top + side * reduction, left : left + side * reduction]
+        if rng.random() < 0.5:
+            codes = codes[:, ::-1]
+        if rng.random() < 0.5:
+            codes = codes[::-1]
+        if rng.random() < 0.5:
+            codes = codes.transpose(1, 0, 2)
+        camera_rgb = random_inverse_pipeline(rng).camera_rgb(codes, reduction)
+        if rng.random() < _GRAIN_SHARE:
+            camera_rgb = _with_grain(camera_rgb, rng)
+        return mosaic_planes(camera_rgb)
+
+
+_GRAIN_SHARE = 0.25
+
+
+def _with_grain(
+    camera_rgb: npt.NDArray[np.float32], rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    """The picture with fine texture that belongs to it, as film grain, sand or cloth do.
+
+    The network is told the noise exactly, so it can learn that what exceeds it is signal: without
+    such pictures it wipes grain off and a nearly clean picture comes out worse than it went in.
+    """
+    strength = np.exp(rng.uniform(np.log(0.002), np.log(0.05)))
+    channels = 1 if rng.random() < 0.5 else 3
+    grain = rng.standard_normal((*camera_rgb.shape[:2], channels), dtype=np.float32)
+    deviation = np.float32(strength) * np.sqrt(np.maximum(camera_rgb, 0) + np.float32(1e-3))
+    return np.clip(camera_rgb + deviation * grain, 0.0, 1.0)
+
+
+def _sensor_samples(
+    clean: npt.NDArray[np.float32], shot: float, read: float, rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    """Noise as a sensor adds it: sometimes counted, clipped at white, stored in 10 to 14 bits."""
+    noisy = noisy_samples(clean, shot, read, rng, poisson=rng.random() < 0.3)
+    if rng.random() < 0.3:
+        steps = np.float32(2 ** rng.integers(10, 15))
+        noisy = np.round(noisy * steps) / steps
+    low = 0.0 if rng.random() < 0.25 else -np.inf
+    high = 1.0 if rng.random() < 0.75 else np.inf
+    return np.clip(noisy, low, high).astype(np.float32)

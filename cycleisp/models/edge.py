@@ -1,0 +1,115 @@
+"""Small RAW denoisers for the edge: one more pixel-unshuffle, plain residual groups, no attention.
+
+Without pooling over the frame an output sample depends on a bounded neighbourhood only, so tiles
+agree with the whole frame exactly. The input is brought to units of noise: the local mean is taken
+off and the rest divided by the frame's noise scale, so that one network serves every noise level
+and its activations keep one range (which is also what lets INT8 work).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["EdgeDenoiser"]
+
+MEAN_WINDOW = 9
+"""Side of the square, in packed samples, whose mean is taken off the input."""
+
+SIGNAL_RANGE = 4.0
+"""The mean-free input is divided by this many noise scales and clamped to +-this value."""
+
+
+class ResidualBlock(nn.Module):
+    """conv -> ReLU -> conv, plus the input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, C, h, w) to the same shape."""
+        out: Tensor = self.body(features) + features
+        return out
+
+
+class ResidualGroup(nn.Module):
+    """Residual blocks in series and one conv, plus the input."""
+
+    def __init__(self, channels: int, blocks: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            *(ResidualBlock(channels) for _ in range(blocks)),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, C, h, w) to the same shape."""
+        out: Tensor = self.body(features) + features
+        return out
+
+
+class EdgeDenoiser(nn.Module):
+    """Denoised packed RAW from noisy packed RAW, its variance map and the frame's noise scale.
+
+    Args:
+        channels: features at half of the packed resolution; a multiple of 16 runs best.
+        groups: residual groups.
+        blocks: residual blocks in each group.
+    """
+
+    def __init__(self, channels: int, groups: int, blocks: int) -> None:
+        super().__init__()
+        self.groups = groups
+        self.blocks = blocks
+        self.head = nn.Conv2d(32, channels, 3, padding=1)
+        self.body = nn.Sequential(*(ResidualGroup(channels, blocks) for _ in range(groups)))
+        self.tail = nn.Conv2d(channels, 16, 3, padding=1)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """He's initialisation, the last conv of every residual branch scaled down to 0.3.
+
+        So that the sum over many branches starts near the head's output.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
+        with torch.no_grad():
+            for module in self.modules():
+                if isinstance(module, (ResidualBlock, ResidualGroup)):
+                    last = module.body[-1]
+                    assert isinstance(last, nn.Conv2d)
+                    last.weight.mul_(0.3)
+            self.tail.weight.mul_(0.1)
+
+    @property
+    def halo(self) -> int:
+        """Packed samples on each side beyond which nothing influences an output sample."""
+        convs = 2 + self.groups * (2 * self.blocks + 1)
+        return 2 * convs + MEAN_WINDOW // 2
+
+    def forward(self, noisy: Tensor, variance: Tensor, noise_scale: Tensor) -> Tensor:
+        """Denoised frame (N, 4, h, w), normalised, not clipped; h and w even.
+
+        Args:
+            noisy: (N, 4, h, w) float32, normalised, R, Gr, Gb, B.
+            variance: (N, 4, h, w) float32, variance map of the same.
+            noise_scale: (N, 1, 1, 1) float32, sqrt of the mean of the frame's variance map.
+        """
+        mean = functional.avg_pool2d(
+            noisy, MEAN_WINDOW, stride=1, padding=MEAN_WINDOW // 2, count_include_pad=False
+        )
+        signal = ((noisy - mean) / (SIGNAL_RANGE * noise_scale)).clamp(-SIGNAL_RANGE, SIGNAL_RANGE)
+        deviation = variance.sqrt() / noise_scale
+        features = self.head(functional.pixel_unshuffle(torch.cat([signal, deviation], 1), 2))
+        features = self.body(features) + features
+        residual = functional.pixel_shuffle(self.tail(features), 2)
+        return noisy + noise_scale * residual.float()

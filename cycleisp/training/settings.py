@@ -1,0 +1,90 @@
+"""Settings of a run: a frozen dataclass, filled from a YAML recipe and from KEY=VALUE overrides."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import yaml
+
+from cycleisp_runtime.errors import SettingsError
+
+__all__ = ["resolve_settings", "settings_as_yaml"]
+
+_Settings = TypeVar("_Settings")
+
+
+def resolve_settings(
+    kind: type[_Settings], recipe: Path | None, overrides: Sequence[str]
+) -> _Settings:
+    """Settings from the recipe's keys, then from the overrides, then from the defaults.
+
+    Raises:
+        SettingsError: for an unknown key (the nearest valid one is named), a value of the wrong
+            type, a missing key without default, or a recipe that is no YAML mapping.
+    """
+    values: dict[str, Any] = {}
+    if recipe is not None:
+        try:
+            loaded = yaml.safe_load(recipe.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise SettingsError("the recipe is not readable YAML", subject=recipe) from error
+        if not isinstance(loaded, dict):
+            raise SettingsError("the recipe is not a mapping of keys to values", subject=recipe)
+        values.update(loaded)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise SettingsError("an override is KEY=VALUE", met=override)
+        try:
+            values[key.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise SettingsError("the value is not YAML", subject=key, met=text) from error
+
+    hints = get_type_hints(kind)
+    for key in values:
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(hints))}"
+            raise SettingsError("unknown setting", subject=str(key), hint=hint)
+    typed = {key: _typed(key, value, hints[key]) for key, value in values.items()}
+    missing = [
+        field.name
+        for field in dataclasses.fields(kind)  # type: ignore[arg-type]
+        if field.name not in typed
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise SettingsError(
+            "settings without a value",
+            met=", ".join(missing),
+            hint=f"add them to the recipe or give {missing[0]}=VALUE",
+        )
+    return kind(**typed)
+
+
+def _typed(key: str, value: object, wanted: type) -> object:
+    # YAML reads 2e-3 as text because YAML 1.1 asks for a dot; people write it all the same.
+    if wanted is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError as error:
+            raise SettingsError("not a number", subject=key, met=value) from error
+    if wanted is Path and isinstance(value, str):
+        return Path(value)
+    if type(value) is not wanted:
+        raise SettingsError(
+            "wrong type", subject=key, met=repr(value), wanted=getattr(wanted, "__name__", wanted)
+        )
+    return value
+
+
+def settings_as_yaml(settings: object) -> str:
+    """The resolved settings as a recipe that gives the same settings again."""
+    values = dataclasses.asdict(settings)  # type: ignore[call-overload]
+    plain = {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
+    return yaml.safe_dump(plain, sort_keys=False)

@@ -1,0 +1,161 @@
+"""Checks that an exported graph passes before anybody gets it, and the halo its tiles need."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import torch
+
+from cycleisp.evaluation.metrics import psnr
+from cycleisp.models.edge import EdgeDenoiser
+from cycleisp.noise import LEVELS, noisy_samples
+from cycleisp_export.graph import OPSET, TENSORS
+from cycleisp_runtime.bundle import Halo
+from cycleisp_runtime.errors import BackendError
+
+__all__ = ["OnnxGraph", "check_graph", "measured_halo", "parity"]
+
+ALLOWED_OPERATORS = frozenset(
+    {
+        "Add", "AveragePool", "Clip", "Concat", "Conv", "DepthToSpace",
+        "Div", "Mul", "Relu", "SpaceToDepth", "Sqrt", "Sub",
+    }
+)  # fmt: skip
+"""What an edge denoiser needs; every one is native to ONNX Runtime and TensorRT."""
+
+PARITY_SHAPES = ((1, 64, 96), (2, 38, 50), (1, 130, 34))
+"""Batch, height, width in packed samples; sides that are no multiples of 4 among them."""
+
+PARITY_TOLERANCE = 1e-3
+"""In units of the noise scale: a thousandth of the noise is 60 dB below it. Float32 sums in another
+order differ by some 1e-5 of it."""
+
+
+class OnnxGraph:
+    """A graph in ONNX Runtime, called like the torch network it was made from."""
+
+    def __init__(self, proto: onnx.ModelProto) -> None:
+        self._session = onnxruntime.InferenceSession(
+            proto.SerializeToString(), providers=["CPUExecutionProvider"]
+        )
+
+    def __call__(
+        self,
+        noisy: npt.NDArray[np.float32],
+        variance: npt.NDArray[np.float32],
+        noise_scale: npt.NDArray[np.float32],
+    ) -> npt.NDArray[np.float32]:
+        """Denoised (N, 4, h, w) from the same, its variance map and noise scales (N, 1, 1, 1)."""
+        inputs = {
+            TENSORS.noisy: noisy,
+            TENSORS.variance: variance,
+            TENSORS.noise_scale: noise_scale,
+        }
+        output: npt.NDArray[np.float32] = self._session.run([TENSORS.denoised], inputs)[0]
+        return output
+
+
+def check_graph(proto: onnx.ModelProto) -> None:
+    """Full ONNX check with shape inference, allowed operators, opset, all weights inside.
+
+    Raises:
+        BackendError: naming the first thing that is wrong.
+    """
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise BackendError("the exported graph is not valid ONNX", met=str(error)) from error
+    strange = {node.op_type for node in proto.graph.node} - ALLOWED_OPERATORS
+    if strange:
+        raise BackendError("operators that not every runtime has", met=", ".join(sorted(strange)))
+    opsets = [entry.version for entry in proto.opset_import]
+    if opsets != [OPSET]:
+        raise BackendError("wrong opset", met=opsets, wanted=OPSET)
+    if any(tensor.external_data for tensor in proto.graph.initializer):
+        raise BackendError("weights outside the file", hint="export them into it")
+
+
+def parity(model: EdgeDenoiser, graph: OnnxGraph) -> float:
+    """Largest difference between torch and ONNX Runtime, in units of the noise scale.
+
+    Over three shapes, odd multiples and a batch among them, and the three noise levels.
+
+    Raises:
+        BackendError: where it is not finite or above the tolerance.
+    """
+    rng = np.random.default_rng(0)
+    worst = 0.0
+    for (batch, height, width), (shot, read) in itertools.product(PARITY_SHAPES, LEVELS.values()):
+        signal = np.stack([dead_leaves(rng, height, width) for _ in range(batch)])
+        inputs = _conditioned(signal, shot, read, rng)
+        with torch.inference_mode():
+            expected = model(*(torch.from_numpy(array) for array in inputs)).numpy()
+        difference = np.abs(graph(*inputs) - expected) / inputs[2]
+        worst = max(worst, float(difference.max()))
+        if not math.isfinite(worst) or worst > PARITY_TOLERANCE:
+            raise BackendError(
+                "the exported graph does not compute what the network computes",
+                subject=f"batch {batch}, {height}x{width}, shot {shot}",
+                met=f"{worst:.2e} noise scales apart",
+                wanted=f"at most {PARITY_TOLERANCE}",
+            )
+    return worst
+
+
+def measured_halo(model: EdgeDenoiser, graph: OnnxGraph) -> Halo:
+    """The smallest even halos at which a tile agrees with the frame to 90 and to 120 dB.
+
+    Measured at the three noise levels on frames of random shapes (peak 1); the exact one is the
+    network's receptive field.
+    """
+    exact = model.halo
+    core, side = 64, 64 + 2 * (exact + 2)
+    worst = dict.fromkeys(range(0, exact + 1, 2), math.inf)
+    rng = np.random.default_rng(1)
+    for shot, read in LEVELS.values():
+        inputs = _conditioned(dead_leaves(rng, side, side)[None], shot, read, rng)
+        middle = slice(exact + 2, exact + 2 + core)
+        whole = graph(*inputs)[..., middle, middle]
+        for halo in worst:
+            cut = slice(middle.start - halo, middle.stop + halo)
+            noisy, variance = (
+                np.ascontiguousarray(array[..., cut, cut]) for array in inputs[:2]
+            )
+            kept = slice(halo, halo + core)
+            tile = graph(noisy, variance, inputs[2])[..., kept, kept]
+            worst[halo] = min(worst[halo], psnr(tile, whole))
+
+    def smallest(decibels: float) -> int:
+        return next((halo for halo, agreement in worst.items() if agreement >= decibels), exact)
+
+    return Halo(for_90_db=smallest(90), for_120_db=smallest(120), exact=exact)
+
+
+def dead_leaves(rng: np.random.Generator, height: int, width: int) -> npt.NDArray[np.float32]:
+    """A frame (4, height, width) of overlapping random discs, in [0, 1]: edges at every scale.
+
+    The dead leaves model of A. B. Lee, D. Mumford, J. Huang, "Occlusion models for natural images",
+    IJCV 41, 2001: radii follow a power law of exponent -3.
+    """
+    frame = np.full((4, height, width), 0.2, np.float32)
+    rows, columns = np.ogrid[:height, :width]
+    for _ in range(300):
+        radius = 2.0 / np.sqrt(rng.uniform(1e-3, 1.0))
+        row, column = rng.uniform(0, height), rng.uniform(0, width)
+        disc = np.square(rows - row) + np.square(columns - column) < radius * radius
+        frame[:, disc] = rng.uniform(0, 1, (4, 1)) ** 2
+    return frame
+
+
+def _conditioned(
+    signal: npt.NDArray[np.float32], shot: float, read: float, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Noisy samples, their variance map, and one noise scale per frame."""
+    noisy = noisy_samples(signal, shot, read, rng)
+    variance = np.maximum(noisy, 0) * np.float32(shot) + np.float32(read)
+    return noisy, variance, np.sqrt(variance.mean(axis=(1, 2, 3), keepdims=True))
