@@ -16,7 +16,7 @@ from typing import Literal
 
 from cycleisp_runtime.errors import InputError
 
-__all__ = ["Directory", "Entry", "Tiff", "parse_tiff"]
+__all__ = ["FORMATS", "Directory", "Entry", "Tiff", "parse_tiff"]
 
 MAX_DIRECTORIES = 64
 MAX_ENTRIES = 4096
@@ -26,7 +26,7 @@ MAX_VALUES = 1 << 22
 SUB_IFDS = 330
 EXIF_IFD = 34665
 
-_FORMATS = {
+FORMATS = {
     1: "B",  # BYTE
     2: "s",  # ASCII
     3: "H",  # SHORT
@@ -41,7 +41,9 @@ _FORMATS = {
     12: "d",  # DOUBLE
     13: "I",  # IFD
 }
-_SIZES = {kind: struct.calcsize("=" + layout) for kind, layout in _FORMATS.items()}
+"""TIFF type number -> struct characters of one value."""
+
+_SIZES = {kind: struct.calcsize("=" + layout) for kind, layout in FORMATS.items()}
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class Tiff:
             InputError: where the values lie outside the file or are text.
         """
         raw = self.value_bytes(entry)
-        layout = _FORMATS[entry.kind]
+        layout = FORMATS[entry.kind]
         if entry.kind == 2:
             raise self._error(f"tag {entry.tag} is text where numbers are needed")
         values = struct.unpack(f"{self.byte_order}{entry.count * len(layout)}{layout[0]}", raw)
@@ -120,7 +122,7 @@ class Tiff:
         Raises:
             InputError: where the type is unknown, the count absurd, or the bytes not all there.
         """
-        if entry.kind not in _FORMATS:
+        if entry.kind not in FORMATS:
             raise self._error(f"tag {entry.tag} has the unknown type {entry.kind}")
         if entry.count > MAX_VALUES:
             raise self._error(f"tag {entry.tag} declares {entry.count} values")
