@@ -15,7 +15,12 @@ import numpy.typing as npt
 
 from cycleisp_runtime.errors import InputError
 
-__all__ = ["NoiseModel"]
+__all__ = ["LAW_INTERCEPT", "LAW_SLOPE", "NoiseModel", "read_on_law", "shot_on_law"]
+
+LAW_SLOPE, LAW_INTERCEPT = 2.18, 1.20
+"""ln(read) = 2.18 ln(shot) + 1.20, both in normalised units: T. Brooks et al., "Unprocessing Images
+for Learned Raw Denoising", CVPR 2019, section 3.1, with natural logarithms as in the authors' code
+(google-research/unprocessing)."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +60,42 @@ class NoiseModel:
         """Mean of the four read coefficients."""
         return math.fsum(self.read) / 4
 
-    def variance(self, packed: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def scaled(self, factor: float) -> NoiseModel:
+        """The model of noise with ``factor`` times this variance.
+
+        Raises:
+            InputError: where the factor takes a coefficient out of its range.
+        """
+        a, b, c, d = (factor * shot for shot in self.shot)
+        e, f, g, h = (factor * read for read in self.read)
+        return NoiseModel((a, b, c, d), (e, f, g, h))
+
+    def variance(
+        self,
+        packed: npt.NDArray[np.float32],
+        out: npt.NDArray[np.float32] | None = None,
+    ) -> npt.NDArray[np.float32]:
         """Variance map (4, h, w) float32 of a packed normalised frame (4, h, w).
 
-        shot * max(x, 0) + read: computed from the noisy data, the only data there is.
+        shot * max(x, 0) + read: computed from the noisy data, the only data there is. Written into
+        ``out`` where one is given, so that tiles need no new memory.
         """
         shot = np.asarray(self.shot, np.float32)[:, None, None]
         read = np.asarray(self.read, np.float32)[:, None, None]
-        return np.maximum(packed, np.float32(0)) * shot + read
+        variance = np.maximum(packed, np.float32(0), out=out)
+        variance *= shot
+        variance += read
+        return variance
+
+
+def read_on_law(shot: float) -> float:
+    """Read variance on the law of Brooks et al. at this shot, both in normalised units.
+
+    Measured sensors lie 1 to 400 times above it.
+    """
+    return math.exp(LAW_SLOPE * math.log(shot) + LAW_INTERCEPT)
+
+
+def shot_on_law(read: float) -> float:
+    """Shot on the same law at this read variance: undoes ``read_on_law``."""
+    return math.exp((math.log(read) - LAW_INTERCEPT) / LAW_SLOPE)

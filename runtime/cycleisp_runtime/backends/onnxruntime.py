@@ -1,0 +1,164 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cycleisp_runtime.backends import Backend
+from cycleisp_runtime.bundle import Bundle, Precision
+from cycleisp_runtime.errors import BackendError, BundleError
+
+try:
+    import onnxruntime
+except ImportError as error:
+    raise BackendError(
+        f"ONNX Runtime cannot be imported: {error}", hint="install onnxruntime again"
+    ) from error
+
+__all__ = ["OnnxRuntimeBackend", "physical_cores"]
+
+EXTERNAL_DATA_KEY = b"location"
+"""The key without which no TensorProto can keep its data in another file (onnx.proto,
+TensorProto.external_data). Protocol buffers hold strings as plain bytes, so looking for it needs
+no parser and cannot be evaded by another encoding."""
+
+
+class OnnxRuntimeBackend(Backend):
+    """One session over a bundle's network; memory for the output is kept from run to run.
+
+    Args:
+        bundle: a checked bundle.
+        precision: which of its networks.
+        threads: of one operator; None for one per physical core that this process may use.
+
+    Raises:
+        BundleError: where the bundle lacks the precision, or its network needs other files or has
+            other inputs and outputs than the bundle says.
+        BackendError: where ONNX Runtime does not accept the network.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(
+        self, bundle: Bundle, precision: Precision = "fp32", *, threads: int | None = None
+    ) -> None:
+        self.precision = precision
+        self._tensors = bundle.record.tensors
+        network = bundle.model(precision)
+        self._subject = str(bundle.folder / bundle.record.precisions[precision].file)
+        if EXTERNAL_DATA_KEY in network:
+            raise BundleError(
+                "the network refers to data outside its file, which a bundle must not",
+                subject=self._subject,
+                hint="export it as one self-contained ONNX file",
+            )
+        try:
+            self._session: onnxruntime.InferenceSession | None = onnxruntime.InferenceSession(
+                network, _options(threads), providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # its errors share no other base class
+            raise BackendError(
+                f"ONNX Runtime {onnxruntime.__version__} does not accept the network: {error}",
+                subject=self._subject,
+            ) from error
+        self._check_signature(self._session, bundle.record.channels)
+        self._output = np.empty((0, 0, 0, 0), np.float32)
+
+    def run(
+        self,
+        noisy: npt.NDArray[np.float32],
+        variance: npt.NDArray[np.float32],
+        noise_scale: float,
+    ) -> npt.NDArray[np.float32]:
+        """Denoised tile (N, 4, h, w) float32, normalised; overwritten by the next run."""
+        if self._session is None:
+            raise BackendError("the backend was closed", subject=self._subject)
+        if self._output.shape != noisy.shape:
+            self._output = np.empty_like(noisy)
+        inputs = {
+            self._tensors.noisy: noisy,
+            self._tensors.variance: variance,
+            self._tensors.noise_scale: np.full((len(noisy), 1, 1, 1), noise_scale, np.float32),
+        }
+        binding = self._session.io_binding()
+        for name, array in inputs.items():
+            binding.bind_input(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+        output = self._output
+        binding.bind_output(
+            self._tensors.denoised, "cpu", 0, np.float32, output.shape, output.ctypes.data
+        )
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # its errors share no other base class
+            raise BackendError(
+                f"ONNX Runtime failed on a tile of {noisy.shape}: {error}",
+                subject=self._subject,
+                hint="a smaller --tile needs less memory",
+            ) from error
+        return output
+
+    def close(self) -> None:
+        """Free the session and the output's memory."""
+        self._session = None
+        self._output = np.empty((0, 0, 0, 0), np.float32)
+
+    def _check_signature(self, session: onnxruntime.InferenceSession, channels: int) -> None:
+        """Compare the graph's inputs and outputs with those that the bundle declares."""
+        names = self._tensors
+        planes = ["tensor(float)", 4, channels]
+        wanted_inputs = {
+            names.noisy: planes,
+            names.variance: planes,
+            names.noise_scale: ["tensor(float)", 4, 1],
+        }
+        for met, wanted in (
+            (_signature(session.get_inputs()), wanted_inputs),
+            (_signature(session.get_outputs()), {names.denoised: planes}),
+        ):
+            if met != wanted:
+                raise BundleError(
+                    "the network is not the one that the bundle describes",
+                    subject=self._subject,
+                    met=met,
+                    wanted=f"{wanted} (type, rank, channels)",
+                )
+
+
+def physical_cores() -> int:
+    """Physical cores that this process may use; logical ones where the system does not tell."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    cores = set()
+    for cpu in os.sched_getaffinity(0):
+        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        try:
+            cores.add(siblings.read_text())
+        except OSError:
+            cores.add(str(cpu))
+    return len(cores)
+
+
+def _signature(arguments: list[onnxruntime.NodeArg]) -> dict[str, list[object]]:
+    """Type, rank and channels of every tensor, by name."""
+    return {
+        argument.name: [argument.type, len(argument.shape), *argument.shape[1:2]]
+        for argument in arguments
+    }
+
+
+def _options(threads: int | None) -> onnxruntime.SessionOptions:
+    """Settings that pay on small shared machines, and none that talks to the outside."""
+    onnxruntime.disable_telemetry_events()
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.intra_op_num_threads = threads or physical_cores()
+    options.inter_op_num_threads = 1
+    # Spinning threads cost a third of the speed whenever another process wants the cores.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 4  # only what is fatal: failures come back as exceptions
+    return options

@@ -1,0 +1,147 @@
+"""Which files a batch reads, and which file each of them becomes."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cycleisp_runtime.errors import InputError, OutputError, SettingsError
+from cycleisp_runtime.writers import OUTPUT_SUFFIXES
+
+__all__ = ["RAW_SUFFIXES", "Format", "Job", "find_inputs", "plan_jobs"]
+
+Format = Literal["dng", "tif", "png"]
+
+# fmt: off
+RAW_SUFFIXES = frozenset({
+    ".3fr", ".ari", ".arw", ".bay", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr",
+    ".iiq", ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2",
+    ".rwl", ".sr2", ".srf", ".srw", ".x3f",
+})
+# fmt: on
+"""What a folder is searched for. A file that is named one by one may have any suffix."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to read and the file to write."""
+
+    source: Path
+    output: Path
+
+
+def find_inputs(
+    names: Iterable[str | os.PathLike[str]], *, recursive: bool = False, outside: Path | None = None
+) -> list[Path]:
+    """The files that these names stand for, in order, each once.
+
+    A name is a file, a folder (its RAW files by suffix, hidden ones left out) or a pattern such as
+    ``shoot/*.nef`` that no shell has expanded. A file that does not exist is left to its reader.
+
+    Args:
+        names: files, folders, patterns.
+        recursive: look into the folders below a folder too.
+        outside: a folder whose files are not inputs when they are found in a search: the output's,
+            which may lie inside the folder that is searched.
+
+    Raises:
+        InputError: where a folder or pattern stands for no file.
+    """
+    found: dict[Path, Path] = {}
+    for name in names:
+        path = Path(name)
+        try:
+            for file in _files_of(path, recursive, outside):
+                found.setdefault(file.resolve(), file)
+        except OSError as error:
+            raise InputError(error.strerror or "cannot be searched", subject=path) from error
+    return list(found.values())
+
+
+def _files_of(path: Path, recursive: bool, outside: Path | None) -> Sequence[Path]:
+    if path.is_dir():
+        files = sorted(_raw_files(path, recursive, outside))
+        if not files:
+            raise InputError(
+                "no RAW file in this folder",
+                subject=path,
+                hint=None if recursive else "--recursive looks into the folders below it",
+            )
+        return files
+    if not path.exists() and glob.has_magic(str(path)):
+        matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207  a whole pattern
+        files = [file for file in map(Path, matches) if file.is_file()]
+        if not files:
+            raise InputError("no file matches this pattern", subject=path)
+        return files
+    return [path]
+
+
+def _raw_files(folder: Path, recursive: bool, outside: Path | None) -> Iterator[Path]:
+    for entry in folder.iterdir():
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            below = recursive and not entry.is_symlink()
+            if below and (outside is None or entry.resolve() != outside.resolve()):
+                yield from _raw_files(entry, recursive, outside)
+        elif entry.suffix.lower() in RAW_SUFFIXES:
+            yield entry
+
+
+def plan_jobs(
+    sources: Sequence[Path], output: Path, *, file_format: Format | None = None
+) -> list[Job]:
+    """One job per source.
+
+    A single source and an ``output`` with the suffix of a picture: that file. Otherwise ``output``
+    is a folder, and the files in it are named STEM.dng, or by ``file_format``.
+
+    Raises:
+        SettingsError: where two sources would become one file, or format and suffix disagree.
+        OutputError: where the output's folder cannot be.
+    """
+    is_file = output.suffix.lower() in OUTPUT_SUFFIXES and not output.is_dir()
+    if is_file and len(sources) > 1:
+        raise SettingsError(
+            "several inputs cannot become one file",
+            subject=output,
+            met=f"{len(sources)} inputs",
+            wanted="a folder",
+        )
+    if (
+        is_file
+        and file_format is not None
+        and not output.suffix.lower().startswith(f".{file_format}")
+    ):
+        raise SettingsError(
+            "format and suffix disagree", subject=output, met=f"format {file_format}"
+        )
+    if not output.parent.is_dir():
+        raise OutputError(
+            "the folder does not exist", subject=output.parent, hint="create it, or write elsewhere"
+        )
+    if is_file:
+        return [Job(source, output) for source in sources]
+    if output.exists() and not output.is_dir():
+        raise OutputError("not a folder", subject=output, wanted="a folder, or a name in .dng")
+    jobs = [Job(source, output / f"{source.stem}.{file_format or 'dng'}") for source in sources]
+    _refuse_collisions(jobs)
+    return jobs
+
+
+def _refuse_collisions(jobs: Iterable[Job]) -> None:
+    taken: dict[str, Job] = {}
+    for job in jobs:
+        other = taken.setdefault(os.path.normcase(job.output.name), job)
+        if other is not job:
+            raise SettingsError(
+                "two inputs would become the same file",
+                subject=job.output,
+                met=f"{other.source} and {job.source}",
+                hint="give them folders of their own",
+            )

@@ -1,0 +1,215 @@
+"""Tiles: which parts of a frame a backend sees, how they are cut out and how they are put back.
+
+    plan    the packed frame falls into cores; a tile is a core and its halo on every side
+    cut     16-bit mosaic -> normalised, packed, with its variance map: one pass per tile
+    stitch  the core of a denoised tile -> unpacked, scaled, 16 bits: one pass per tile
+
+At the frame's edge the halo is the mirror image of the mosaic itself, so every plane is reflected
+about its true place. Floating-point memory is that of one tile, whatever the size of the frame.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cycleisp_runtime.bayer import Phase, reflected_indices
+from cycleisp_runtime.errors import SettingsError
+from cycleisp_runtime.frame import RawFrame
+from cycleisp_runtime.noise import NoiseModel
+
+__all__ = ["Core", "MosaicTiles", "TilePlan", "plan_tiles"]
+
+MOST_DN = 65535
+"""What 16 bits hold."""
+
+LEAST_NOISE_SCALE = 1e-6
+"""Networks divide by the noise scale. This one is far below a 16-bit step (1.5e-5), so a frame that
+is said to be free of noise passes unchanged."""
+
+_Index = slice | npt.NDArray[np.intp]
+
+
+class Core(NamedTuple):
+    """The part of a tile that is kept: a rectangle of the packed frame, in packed samples."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """Cores that cover a packed frame once, and the one shape that all tiles have.
+
+    Attributes:
+        cores: row by row. Tops and lefts are multiples of the model's ``multiple_of``; the last
+            core of a row or column may be smaller, its tile then reaches further past the edge.
+        halo: packed samples around a core on every side.
+        height: rows of every tile, halo included.
+        width: columns of every tile, halo included.
+    """
+
+    cores: tuple[Core, ...]
+    halo: int
+    height: int
+    width: int
+
+
+def plan_tiles(rows: int, columns: int, *, side: int, halo: int, multiple_of: int) -> TilePlan:
+    """The fewest equal tiles of at most ``side`` x ``side`` for a packed frame (rows, columns).
+
+    All sizes are in packed samples. ``halo`` is rounded up to ``multiple_of``, or tiles would
+    start at another phase of a network that unshuffles its input.
+
+    Raises:
+        SettingsError: where ``side`` leaves no core between two halos.
+    """
+    halo = _round_up(halo, multiple_of)
+    longest_core = (side - 2 * halo) // multiple_of * multiple_of
+    if longest_core < 1:
+        raise SettingsError(
+            "the tile is too small for the model's halo",
+            subject="tile",
+            met=side,
+            wanted=f"at least {2 * halo + multiple_of} packed samples",
+        )
+    height = _core_length(rows, longest_core, multiple_of)
+    width = _core_length(columns, longest_core, multiple_of)
+    cores = tuple(
+        Core(top, left, min(height, rows - top), min(width, columns - left))
+        for top in range(0, rows, height)
+        for left in range(0, columns, width)
+    )
+    return TilePlan(cores, halo, height + 2 * halo, width + 2 * halo)
+
+
+def _core_length(length: int, longest: int, multiple_of: int) -> int:
+    """The shortest core that covers ``length`` in as few steps as the longest would."""
+    return _round_up(math.ceil(length / math.ceil(length / longest)), multiple_of)
+
+
+def _round_up(value: int, multiple_of: int) -> int:
+    return -(-value // multiple_of) * multiple_of
+
+
+class MosaicTiles:
+    """Cuts the tiles of one frame, and stitches what a backend made of them.
+
+    Args:
+        frame: its picture area is what the tiles cover; masked samples are never touched.
+        noise: the model behind the variance map.
+        plan: made for the packed size of the picture area.
+    """
+
+    def __init__(self, frame: RawFrame, noise: NoiseModel, plan: TilePlan) -> None:
+        self._frame = frame
+        self._mosaic = frame.visible
+        self._noise = noise
+        self._plan = plan
+        self._black = frame.cfa.by_plane(frame.black)
+        self._range = tuple(frame.white - black for black in self._black)
+
+    def cut(
+        self, core: Core, noisy: npt.NDArray[np.float32], variance: npt.NDArray[np.float32]
+    ) -> None:
+        """Fill two buffers (4, plan.height, plan.width) float32 with the tile around ``core``.
+
+        ``noisy`` becomes (DN - black) / (white - black), not clipped, R, Gr, Gb, B; ``variance``
+        its variance map. Beyond the frame's edge both hold the frame's mirror image.
+        """
+        (height, width), red, halo = self._mosaic.shape, self._frame.cfa.red, self._plan.halo
+        top, left = 2 * (core.top - halo) - red.row, 2 * (core.left - halo) - red.column
+        bottom, right = top + 2 * self._plan.height, left + 2 * self._plan.width
+        rows = reflected_indices(top, bottom, 1, height)
+        columns = reflected_indices(left, right, 1, width)
+        if min(top, left) >= 0 and bottom <= height and right <= width:
+            patch = self._mosaic[top:bottom, left:right]
+        else:
+            patch = self._mosaic[rows[:, None], columns]
+        for plane, (row, column) in enumerate(Phase.RGGB.plane_offsets):
+            black = self._black_of(plane, rows[row::2], columns[column::2])
+            np.subtract(patch[row::2, column::2], black, out=noisy[plane])
+            noisy[plane] *= np.float32(1 / self._range[plane])
+        self._noise.variance(noisy, out=variance)
+
+    def noise_scale(
+        self, noisy: npt.NDArray[np.float32], variance: npt.NDArray[np.float32]
+    ) -> float:
+        """sqrt of the mean of the frame's variance map; the buffers are those of ``cut``."""
+        halo, total, count = self._plan.halo, 0.0, 0
+        for core in self._plan.cores:
+            self.cut(core, noisy, variance)
+            kept = variance[:, halo : halo + core.height, halo : halo + core.width]
+            total += float(kept.sum(dtype=np.float64))
+            count += kept.size
+        return max(math.sqrt(total / count), LEAST_NOISE_SCALE)
+
+    def stitch(
+        self,
+        core: Core,
+        denoised: npt.NDArray[np.float32],
+        target: npt.NDArray[np.uint16],
+        *,
+        strength: float,
+        level_scale: int,
+    ) -> None:
+        """Write the core of a denoised tile into ``target``, the picture area of the new frame.
+
+        Args:
+            core: the core of the tile.
+            denoised: (4, plan.height, plan.width) float32, normalised, finite.
+            target: (area.height, area.width) uint16, in DN times ``level_scale``.
+            strength: 1 writes the denoised sample, less mixes it with the noisy one.
+            level_scale: factor from the input's DN to the output's.
+        """
+        red, halo = self._frame.cfa.red, self._plan.halo
+        height, width = self._mosaic.shape
+        for plane, (row, column) in enumerate(Phase.RGGB.plane_offsets):
+            rows, tile_rows = _places(core.top, core.height, row - red.row, height, halo)
+            columns, tile_columns = _places(core.left, core.width, column - red.column, width, halo)
+            before = self._mosaic[rows, columns]
+            after = denoised[plane, tile_rows, tile_columns] * np.float32(self._range[plane])
+            after += self._black_of(plane, rows, columns)
+            if strength < 1:
+                after += np.float32(1 - strength) * (before - after)
+            after *= np.float32(level_scale)
+            np.clip(np.rint(after, out=after), 0, MOST_DN, out=after)
+            if self._frame.reserved_dn is not None:
+                _keep_reserved(before, after, self._frame.reserved_dn)
+            target[rows, columns] = after
+
+    def _black_of(self, plane: int, rows: _Index, columns: _Index) -> npt.NDArray[np.float32]:
+        """Black level of one plane's samples in these rows and columns of the mosaic, in DN."""
+        black = np.array([[self._black[plane]]])
+        if self._frame.black_rows is not None:
+            black = black + self._frame.black_rows[rows][:, None]
+        if self._frame.black_columns is not None:
+            black = black + self._frame.black_columns[columns]
+        return black.astype(np.float32)
+
+
+def _places(start: int, length: int, shift: int, limit: int, halo: int) -> tuple[slice, slice]:
+    """Where the packed samples of a core stand: along the mosaic, and along the tile.
+
+    Packed sample i of a plane is sample 2 i + shift of the mosaic. Samples that only complete an
+    outer cell lie outside 0..limit-1 and are left out.
+    """
+    first = 2 * start + shift
+    outside = 1 if first < 0 else 0
+    inside = range(first + 2 * outside, min(first + 2 * length, limit), 2)
+    begin = halo + outside
+    return slice(inside.start, inside.stop, 2), slice(begin, begin + len(inside))
+
+
+def _keep_reserved(
+    before: npt.NDArray[np.uint16], after: npt.NDArray[np.float32], reserved_dn: int
+) -> None:
+    """Let samples carry the reserved DN exactly where they carried it before."""
+    after[after == reserved_dn] += 1 if reserved_dn < MOST_DN else -1
+    after[before == reserved_dn] = reserved_dn
