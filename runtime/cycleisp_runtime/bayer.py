@@ -128,6 +128,4 @@ def unpack(
     red = phase.red
     cells = packed.reshape(2, 2, *packed.shape[1:])
     whole = cells.transpose(2, 0, 3, 1).reshape(2 * packed.shape[1], 2 * packed.shape[2])
-    return np.ascontiguousarray(
-        whole[red.row : red.row + height, red.column : red.column + width]
-    )
+    return np.ascontiguousarray(whole[red.row : red.row + height, red.column : red.column + width])

@@ -41,7 +41,8 @@ class Camera:
     model: str = ""
 
     def __str__(self) -> str:
-        if self.model.lower().startswith(self.make.lower()):
+        brand = self.make.lower().partition(" ")[0]
+        if self.model.lower().startswith(brand):
             return self.model
         return f"{self.make} {self.model}".strip()
 
@@ -137,9 +138,7 @@ class RawFrame:
         """(area.height, area.width) uint16 view of the picture, without masked samples, in DN."""
         return self.samples[self.area.slices]
 
-    def with_samples(
-        self, samples: npt.NDArray[np.uint16], *, scale: int = 1
-    ) -> RawFrame:
+    def with_samples(self, samples: npt.NDArray[np.uint16], *, scale: int = 1) -> RawFrame:
         """The same frame with other samples, its levels multiplied by ``scale``."""
         a, b, c, d = self.black
         return replace(

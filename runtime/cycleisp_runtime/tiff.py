@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from cycleisp_runtime.errors import InputError
 
-__all__ = ["FORMATS", "Directory", "Entry", "Tiff", "parse_tiff"]
+__all__ = ["FORMATS", "Directory", "Entry", "Tiff", "parse_tiff", "shown"]
 
 MAX_DIRECTORIES = 64
 MAX_ENTRIES = 4096
@@ -138,6 +138,11 @@ class Tiff:
 
     def _error(self, problem: str) -> InputError:
         return InputError(problem, subject=self.source, hint="the file is damaged")
+
+
+def shown(values: Sequence[float]) -> str:
+    """Numbers of a tag for a message: the first eight, however many a damaged file declares."""
+    return ", ".join(f"{value:g}" for value in values[:8]) + ", ..." * (len(values) > 8)
 
 
 def parse_tiff(data: bytes | mmap.mmap, source: Path | None = None) -> Tiff:
