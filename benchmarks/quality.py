@@ -25,8 +25,8 @@ from benchmarks.classical import denoise_nlm
 from benchmarks.peers import Pmrid
 from benchmarks.report import options, required, save, table
 from cycleisp.evaluation.metrics import psnr
+from cycleisp.evaluation.validation import validation_planes
 from cycleisp.noise import LEVELS, noisy_samples
-from cycleisp.training.raw_denoiser import validation_planes
 from cycleisp_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cycleisp_runtime.bundle import find_bundle
 from cycleisp_runtime.noise import NoiseModel
