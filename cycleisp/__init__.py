@@ -1,0 +1,1 @@
+"""Denoising networks for camera RAW in PyTorch: models, noise, data, training, evaluation."""

@@ -6,23 +6,24 @@ run to be resumed exactly where it stopped.
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from cycleisp.data.inverse_pipeline import mosaic_planes, random_inverse_pipeline
-from cycleisp.noise import NoiseLaw, noisy_samples
+from cycleisp.noise import NoiseLaw, noisy_samples, variance_map
 from cycleisp_runtime.errors import InputError
 
 __all__ = ["Batch", "SampledPairs", "load_photographs"]
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"}
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"}
 
-_MAX_PIXELS = 200_000_000
+_GRAIN_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -47,27 +48,23 @@ def load_photographs(
 ) -> dict[str, npt.NDArray[np.uint8]]:
     """sRGB codes (H, W, 3) of every picture of a folder whose name matches, by name.
 
+    Pictures with a side below ``minimum_side`` are left out.
+
     Raises:
-        InputError: where a picture cannot be read, or none is left.
+        InputError: where the folder or a picture cannot be read, or no picture is left.
     """
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(
+            "the folder of photographs cannot be read", subject=folder, met=error.strerror
+        ) from error
     pictures: dict[str, npt.NDArray[np.uint8]] = {}
-    for path in sorted(folder.glob(pattern)):
-        if path.suffix.lower() not in SUFFIXES:
-            continue
-        try:
-            with Image.open(path) as image:
-                if image.width * image.height > _MAX_PIXELS:
-                    raise InputError(
-                        "the picture is too large",
-                        subject=path,
-                        met=f"{image.width}x{image.height}",
-                        wanted=f"at most {_MAX_PIXELS} pixels",
-                    )
-                codes = np.asarray(image.convert("RGB"))
-        except (OSError, UnidentifiedImageError) as error:
-            raise InputError("not a readable picture", subject=path) from error
-        if min(codes.shape[:2]) >= minimum_side:
-            pictures[path.name] = codes
+    for path in paths:
+        if path.suffix.lower() in _SUFFIXES and fnmatch.fnmatchcase(path.name, pattern):
+            codes = _load_photograph(path)
+            if min(codes.shape[:2]) >= minimum_side:
+                pictures[path.name] = codes
     if not pictures:
         raise InputError(
             "no usable picture",
@@ -75,6 +72,16 @@ def load_photographs(
             wanted=f"pictures matching {pattern!r} with sides of {minimum_side} or more",
         )
     return pictures
+
+
+def _load_photograph(path: Path) -> npt.NDArray[np.uint8]:
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except Image.DecompressionBombError as error:
+        raise InputError("the picture is too large", subject=path, hint="reduce it") from error
+    except (OSError, SyntaxError) as error:  # Pillow's word for a broken chunk of a PNG
+        raise InputError("not a readable picture", subject=path) from error
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,7 @@ class SampledPairs:
             clean[index] = self._clean_patch(rng)
             shot, read = self._noise_level(rng)
             noisy[index] = _sensor_samples(clean[index], shot, read, rng)
-            variance[index] = np.maximum(noisy[index], 0) * np.float32(shot) + np.float32(read)
+            variance[index] = variance_map(noisy[index], shot, read)
             scale[index] = np.sqrt(variance[index].mean())
         return Batch(clean, noisy, variance, scale)
 
@@ -121,7 +128,7 @@ class SampledPairs:
         return shot, read
 
     def _clean_patch(self, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-        picture = self.pictures[rng.integers(len(self.pictures))]
+        picture = self.pictures[int(rng.integers(len(self.pictures)))]
         side = 2 * self.patch
         reduction = 2 if rng.random() < 0.5 and min(picture.shape[:2]) >= 2 * side else 1
         top, left = (
@@ -140,9 +147,6 @@ class SampledPairs:
         return mosaic_planes(camera_rgb)
 
 
-_GRAIN_SHARE = 0.25
-
-
 def _with_grain(
     camera_rgb: npt.NDArray[np.float32], rng: np.random.Generator
 ) -> npt.NDArray[np.float32]:
@@ -155,7 +159,8 @@ def _with_grain(
     channels = 1 if rng.random() < 0.5 else 3
     grain = rng.standard_normal((*camera_rgb.shape[:2], channels), dtype=np.float32)
     deviation = np.float32(strength) * np.sqrt(np.maximum(camera_rgb, 0) + np.float32(1e-3))
-    return np.clip(camera_rgb + deviation * grain, 0.0, 1.0)
+    grainy: npt.NDArray[np.float32] = camera_rgb + deviation * grain
+    return np.clip(grainy, np.float32(0), np.float32(1))
 
 
 def _sensor_samples(
@@ -165,7 +170,7 @@ def _sensor_samples(
     noisy = noisy_samples(clean, shot, read, rng, poisson=rng.random() < 0.3)
     if rng.random() < 0.3:
         steps = np.float32(2 ** rng.integers(10, 15))
-        noisy = np.round(noisy * steps) / steps
+        noisy = np.divide(np.round(noisy * steps), steps)
     low = 0.0 if rng.random() < 0.25 else -np.inf
     high = 1.0 if rng.random() < 0.75 else np.inf
     return np.clip(noisy, low, high).astype(np.float32)

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["EdgeDenoiser"]
+from cycleisp.models.attention import conv3x3
+
+__all__ = ["MEAN_WINDOW", "SIGNAL_RANGE", "EdgeDenoiser"]
 
 MEAN_WINDOW = 9
 """Side of the square, in packed samples, whose mean is taken off the input."""
@@ -27,9 +29,7 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(channels, channels, 3, padding=1),
+            conv3x3(channels, channels), nn.ReLU(inplace=True), conv3x3(channels, channels)
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class ResidualGroup(nn.Module):
         super().__init__()
         self.body = nn.Sequential(
             *(ResidualBlock(channels) for _ in range(blocks)),
-            nn.Conv2d(channels, channels, 3, padding=1),
+            conv3x3(channels, channels),
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -67,32 +67,33 @@ class EdgeDenoiser(nn.Module):
         super().__init__()
         self.groups = groups
         self.blocks = blocks
-        self.head = nn.Conv2d(32, channels, 3, padding=1)
+        self.head = conv3x3(32, channels)
         self.body = nn.Sequential(*(ResidualGroup(channels, blocks) for _ in range(groups)))
-        self.tail = nn.Conv2d(channels, 16, 3, padding=1)
+        self.tail = conv3x3(channels, 16)
         self._initialise()
 
     def _initialise(self) -> None:
-        """He's initialisation, the last conv of every residual branch scaled down to 0.3.
+        """K. He et al., "Delving Deep into Rectifiers", ICCV 2015, eq. 10; biases 0.
 
-        So that the sum over many branches starts near the head's output.
+        The last conv of every residual branch is scaled down to 0.3, so that the sum over many
+        branches starts near the head's output.
         """
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                assert module.bias is not None
-                nn.init.zeros_(module.bias)
+                nn.init.zeros_(module.get_parameter("bias"))
         with torch.no_grad():
             for module in self.modules():
                 if isinstance(module, (ResidualBlock, ResidualGroup)):
-                    last = module.body[-1]
-                    assert isinstance(last, nn.Conv2d)
-                    last.weight.mul_(0.3)
+                    module.body[-1].get_parameter("weight").mul_(0.3)
             self.tail.weight.mul_(0.1)
 
     @property
     def halo(self) -> int:
-        """Packed samples on each side beyond which nothing influences an output sample."""
+        """Packed samples on each side of a tile's core beyond which nothing influences the core.
+
+        The core starts and ends on multiples of 2, as the cells of the pixel-unshuffle do.
+        """
         convs = 2 + self.groups * (2 * self.blocks + 1)
         return 2 * convs + MEAN_WINDOW // 2
 

@@ -1,18 +1,18 @@
-"""A checkpoint: one safetensors file, written whole or not at all."""
+"""Checkpoints and weights: one safetensors file each, written whole or not at all."""
 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from cycleisp_runtime.errors import InputError
+from cycleisp_runtime.writers.atomic import atomic_output
 
 __all__ = [
     "Checkpoint",
@@ -24,8 +24,11 @@ __all__ = [
     "save_weights",
 ]
 
+_CHECKPOINT_FORMAT = "cycleisp-checkpoint/1"
+_WEIGHTS_FORMAT = "cycleisp-weights/1"
 
-@dataclass
+
+@dataclass(frozen=True)
 class Checkpoint:
     """All that a run needs to go on as if it had never stopped.
 
@@ -45,18 +48,21 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint to ``path``; a reader sees the old file or the new one, never a part."""
+    """Write a checkpoint to ``path``; a reader sees the old file or the new one, never a part.
+
+    Raises:
+        OutputError: where it cannot be written.
+    """
+    parts = {
+        "model": checkpoint.model,
+        "average": checkpoint.average,
+        "optimizer": checkpoint.optimizer,
+    }
     tensors = {
-        f"{part}/{name}": tensor
-        for part in ("model", "average", "optimizer")
-        for name, tensor in getattr(checkpoint, part).items()
+        f"{part}/{name}": tensor for part, named in parts.items() for name, tensor in named.items()
     }
-    metadata = {
-        "format": "cycleisp-checkpoint/1",
-        "step": str(checkpoint.step),
-        "seconds": str(checkpoint.seconds),
-    }
-    _save(path, tensors, metadata)
+    facts = {"step": str(checkpoint.step), "seconds": str(checkpoint.seconds)}
+    _save(path, tensors, {"format": _CHECKPOINT_FORMAT, **facts})
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -65,26 +71,30 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         InputError: where it is not one of ours.
     """
-    tensors, metadata = _load(path)
-    if metadata.get("format") != "cycleisp-checkpoint/1":
-        raise InputError(
-            "not a cycleisp checkpoint",
-            subject=path,
-            met=metadata.get("format"),
-            wanted="cycleisp-checkpoint/1",
-        )
-    checkpoint = Checkpoint(int(metadata["step"]), float(metadata["seconds"]), {}, {}, {})
-    for key, tensor in tensors.items():
-        part, _, name = key.partition("/")
-        getattr(checkpoint, part)[name] = tensor
-    return checkpoint
+    tensors, metadata = _load(path, _CHECKPOINT_FORMAT)
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
+    try:
+        for key, tensor in tensors.items():
+            part, _, name = key.partition("/")
+            parts[part][name] = tensor
+        return Checkpoint(int(metadata["step"]), float(metadata["seconds"]), **parts)
+    except (KeyError, ValueError) as error:
+        raise _damaged(path) from error
 
 
 def save_weights(path: Path, model: nn.Module, name: str, size: str) -> None:
-    """Write a network's weights with the name and size that ``create_model`` needs."""
-    tensors = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
+    """Write a network's weights with the name and size that ``create_model`` needs.
+
+    Raises:
+        OutputError: where they cannot be written.
+    """
+    # Copies, for safetensors refuses memory under two names, which a shared PReLU has.
+    tensors = {
+        key: tensor.clone(memory_format=torch.contiguous_format)
+        for key, tensor in model.state_dict().items()
+    }
     facts = json.dumps({"model": name, "size": size}, sort_keys=True)
-    _save(path, tensors, {"format": "cycleisp-weights/1", "description": facts})
+    _save(path, tensors, {"format": _WEIGHTS_FORMAT, "description": facts})
 
 
 def load_weights(path: Path) -> tuple[str, str, dict[str, Tensor]]:
@@ -93,33 +103,48 @@ def load_weights(path: Path) -> tuple[str, str, dict[str, Tensor]]:
     Raises:
         InputError: where the file is not one of ours.
     """
-    tensors, metadata = _load(path)
-    if metadata.get("format") != "cycleisp-weights/1":
-        raise InputError(
-            "not cycleisp weights",
-            subject=path,
-            met=metadata.get("format"),
-            wanted="cycleisp-weights/1",
-            hint="a training run writes them as weights.safetensors",
-        )
-    facts = json.loads(metadata["description"])
-    return str(facts["model"]), str(facts["size"]), tensors
+    tensors, metadata = _load(path, _WEIGHTS_FORMAT)
+    try:
+        facts = json.loads(metadata["description"])
+        return str(facts["model"]), str(facts["size"]), tensors
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(path) from error
 
 
 def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    part = path.with_name(path.name + ".part")
-    save_file(tensors, part, metadata)
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    part.replace(path)
+    with atomic_output(path, source=None, force=True) as file:
+        file.write(_with_sorted_metadata(save(tensors, metadata)))
 
 
-def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """The same file with one order of metadata: safetensors' own differs from run to run."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    encoded = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    return content[:8] + encoded.ljust(length) + content[8 + length :]
+
+
+def _load(path: Path, wanted: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  no mapping
     except (OSError, SafetensorError) as error:
         raise InputError("not a readable safetensors file", subject=path) from error
+    if metadata.get("format") != wanted:
+        raise InputError(
+            "not the file that is needed here",
+            subject=path,
+            met=metadata.get("format", "no format"),
+            wanted=wanted,
+            hint="a run writes checkpoint.safetensors and, at its end, weights.safetensors",
+        )
+    return tensors, metadata
+
+
+def _damaged(path: Path) -> InputError:
+    return InputError("its description is damaged", subject=path, hint="train or fetch it again")
 
 
 def adam_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

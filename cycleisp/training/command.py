@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import sys
+from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from cycleisp.training.raw_denoiser import Progress
 
 __all__ = ["train"]
 
@@ -16,42 +21,57 @@ def train() -> None:
 
 
 @train.command("raw-denoiser")
-@click.option("--recipe", type=click.Path(path_type=Path), help="YAML file of settings.")
-@click.option("--resume", is_flag=True, help="Go on from the run's checkpoint.")
+@click.option(
+    "--recipe",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="YAML file of settings, such as zoo/tiny.yaml.",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on from the checkpoint in the output folder, if one is there.",
+)
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
 def raw_denoiser(recipe: Path | None, resume: bool, settings: tuple[str, ...]) -> None:
     """Train a small RAW denoiser from clean photographs.
 
-    photographs=FOLDER and output=FOLDER are needed, by recipe or as KEY=VALUE; every other setting
-    has a default.
+    Settings come from the recipe, and from KEY=VALUE, which wins. photographs=FOLDER and
+    output=FOLDER are needed; size=tiny or size=edge picks the network; steps, batch, patch,
+    learning_rate, seed, threads and the rest have defaults. The output folder gets settings.yaml
+    (all of them), log.jsonl (PSNR at low, middle and high noise), a checkpoint, and at the end
+    weights.safetensors for `cycleisp export`.
     """
-    from cycleisp.training.raw_denoiser import (
-        Progress,
-        RawDenoiserSettings,
-        train_raw_denoiser,
-    )
+    from cycleisp.training.raw_denoiser import RawDenoiserSettings, train_raw_denoiser
     from cycleisp.training.settings import resolve_settings
 
     resolved = resolve_settings(RawDenoiserSettings, recipe, settings)
-    first: list[Progress] = []
+    weights = train_raw_denoiser(resolved, resume=resume, report=_ProgressLines())
+    click.echo(weights)
 
-    def report(progress: Progress) -> None:
-        if not first:
-            first.append(progress)
-        elapsed = progress.seconds - first[0].seconds
-        done = progress.step - first[0].step
-        left = (progress.steps - progress.step) * elapsed / done if done else 0.0
+
+class _ProgressLines:
+    """On stderr: one line per validation and, for someone who watches, one that is overwritten."""
+
+    def __init__(self) -> None:
+        self._first: Progress | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        first = self._first = self._first or progress
+        left = (
+            (progress.steps - progress.step)
+            * (progress.seconds - first.seconds)
+            / max(1, progress.step - first.step)
+        )
+        start = f"step {progress.step}/{progress.steps}"
+        end = f"{timedelta(seconds=round(left))} left"
+        clear = "\r\033[K" if sys.stderr.isatty() else ""
         if progress.quality is not None:
-            quality = "  ".join(
-                f"{level} {progress.quality[level]:.2f} dB (noisy "
-                f"{progress.quality[level + ' noisy']:.2f})"
+            db = progress.quality
+            levels = "  ".join(
+                f"{level} {db[f'{level} noisy']:.2f} -> {db[level]:.2f} dB"
                 for level in ("low", "middle", "high")
             )
-            click.echo(f"step {progress.step}/{progress.steps}  {quality}  {left:.0f} s left")
-        elif sys.stderr.isatty() and progress.step % 20 == 0:
-            line = f"\rstep {progress.step}/{progress.steps}  loss {progress.loss:.4f}"
-            click.echo(f"{line}  {left:.0f} s left  ", nl=False, err=True)
-
-    weights = train_raw_denoiser(resolved, resume=resume, report=report)
-    click.echo(f"weights: {weights}")
-    click.echo(f"settings: {resolved.output / 'settings.yaml'}")
+            click.echo(f"{clear}{start}  {levels}  {end}", err=True)
+        elif clear and progress.step % 20 == 0:
+            click.echo(f"{clear}{start}  loss {progress.loss:.4f}  {end}", nl=False, err=True)

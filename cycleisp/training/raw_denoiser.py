@@ -7,11 +7,12 @@ law is drawn, and the network learns to take it off. One loop, read from top to 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import json
-import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +21,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from cycleisp.data.inverse_pipeline import mosaic_planes
 from cycleisp.data.photographs import SampledPairs, load_photographs
-from cycleisp.evaluation.metrics import psnr
+from cycleisp.evaluation.validation import validate, validation_planes
 from cycleisp.models import create_model
-from cycleisp.noise import LEVELS, UNPROCESSING, NoiseLaw, noisy_samples
+from cycleisp.models.edge import EdgeDenoiser
+from cycleisp.noise import UNPROCESSING
 from cycleisp.training.checkpoint import (
     Checkpoint,
     adam_state,
@@ -34,16 +35,17 @@ from cycleisp.training.checkpoint import (
     save_weights,
 )
 from cycleisp.training.settings import settings_as_yaml
-from cycleisp_runtime.errors import SettingsError
+from cycleisp_runtime.errors import OutputError, SettingsError
 
-__all__ = ["Progress", "RawDenoiserSettings", "train_raw_denoiser", "validate"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["Progress", "RawDenoiserSettings", "train_raw_denoiser"]
 
 
 @dataclass(frozen=True)
 class RawDenoiserSettings:
     """What a run does.
+
+    Raises:
+        SettingsError: where a value is out of its range.
 
     Attributes:
         photographs: folder of clean pictures.
@@ -91,28 +93,41 @@ class RawDenoiserSettings:
     bfloat16: bool = True
 
     def __post_init__(self) -> None:
-        wrong = [
-            name
-            for name in ("steps", "batch", "validation_steps", "checkpoint_steps", "threads")
-            if getattr(self, name) < 1
-        ]
-        if wrong:
-            raise SettingsError("must be at least 1", subject=wrong[0], met=getattr(self, wrong[0]))
-        if self.patch < 16 or self.patch % 2:
-            raise SettingsError("must be even and at least 16", subject="patch", met=self.patch)
-        if self.held_out < 2:
-            raise SettingsError("must be at least 2", subject="held_out", met=self.held_out)
-        if not 0 < self.shot_low <= self.shot_high < 1:
-            raise SettingsError(
-                "must hold 0 < shot_low <= shot_high < 1",
-                subject="shot_low, shot_high",
-                met=f"{self.shot_low}, {self.shot_high}",
-            )
+        ranges = {
+            "steps": (self.steps >= 1, "at least 1"),
+            "batch": (self.batch >= 1, "at least 1"),
+            "patch": (self.patch >= 16 and self.patch % 2 == 0, "even and at least 16"),
+            "learning_rate": (0 < self.learning_rate < 1, "above 0 and below 1"),
+            "warmup_steps": (self.warmup_steps >= 0, "at least 0"),
+            "decay": (0 <= self.decay <= 1, "0 to 1"),
+            "gradient_norm": (self.gradient_norm > 0, "above 0"),
+            "average": (0 <= self.average < 1, "at least 0 and below 1"),
+            "shot_low": (0 < self.shot_low <= self.shot_high, "above 0, at most shot_high"),
+            "shot_high": (self.shot_high < 1, "below 1"),
+            "held_out": (self.held_out >= 2, "at least 2"),
+            "validation_steps": (self.validation_steps >= 1, "at least 1"),
+            "checkpoint_steps": (self.checkpoint_steps >= 1, "at least 1"),
+            "seed": (self.seed >= 0, "at least 0"),
+            "threads": (self.threads >= 1, "at least 1"),
+        }
+        for name, (holds, wanted) in ranges.items():
+            if not holds:
+                raise SettingsError(
+                    "out of range", subject=name, met=getattr(self, name), wanted=wanted
+                )
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands; ``quality`` holds dB per level right after a validation."""
+    """Where a run stands.
+
+    Attributes:
+        step: steps done.
+        steps: steps in all.
+        loss: of the last step, in units of the noise variance.
+        seconds: time spent so far, over all the times the run was resumed.
+        quality: what ``validate`` gives, right after a validation; else None.
+    """
 
     step: int
     steps: int
@@ -142,13 +157,21 @@ def noise_normalised_loss(output: Tensor, clean: Tensor, noise_scale: Tensor) ->
 def train_raw_denoiser(
     settings: RawDenoiserSettings, *, resume: bool, report: Callable[[Progress], None]
 ) -> Path:
-    """Run the stage to its last step and return the file of the averaged weights.
+    """The file of the averaged weights, after the last step.
 
-    Stopped anywhere and resumed, a run ends with the same bits on a CPU as an unbroken one.
+    Stopped anywhere and resumed, a run ends with the same bits on a CPU as an unbroken one. Sets
+    torch's number of threads.
+
+    Args:
+        settings: what to do.
+        resume: go on from the checkpoint in the output folder, where there is one.
+        report: called after every step.
 
     Raises:
-        SettingsError: where the output folder holds a run and ``resume`` is off, or other settings.
+        SettingsError: where the output folder holds a run and ``resume`` is off, or a run that
+            these settings do not continue.
         InputError: where pictures or checkpoint cannot be read.
+        OutputError: where the output folder cannot be written.
     """
     torch.set_num_threads(settings.threads)
     checkpoint_file = settings.output / "checkpoint.safetensors"
@@ -168,17 +191,10 @@ def train_raw_denoiser(
             wanted=f"at least {settings.held_out}",
         )
     validation = [validation_planes(pictures[name]) for name in held_out]
-    law = NoiseLaw(
-        settings.shot_low,
-        settings.shot_high,
-        UNPROCESSING.slope,
-        UNPROCESSING.intercept,
-        UNPROCESSING.spread,
-    )
+    law = dataclasses.replace(UNPROCESSING, low=settings.shot_low, high=settings.shot_high)
     pairs = SampledPairs(kept, law, settings.batch, settings.patch, settings.seed)
 
-    torch.manual_seed(settings.seed)
-    model = create_model("raw_denoiser", settings.size)
+    model = _fresh_model(settings)
     average = copy.deepcopy(model).eval()
     optimizer = torch.optim.AdamW(
         model.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
@@ -186,16 +202,18 @@ def train_raw_denoiser(
     first_step, earlier_seconds = 0, 0.0
     if checkpoint_file.exists():
         checkpoint = load_checkpoint(checkpoint_file)
+        _check_continuation(checkpoint, model, settings)
         model.load_state_dict(checkpoint.model)
         average.load_state_dict(checkpoint.average)
         restore_adam_state(optimizer, checkpoint.optimizer)
         first_step, earlier_seconds = checkpoint.step, checkpoint.seconds
 
-    settings.output.mkdir(parents=True, exist_ok=True)
-    (settings.output / "settings.yaml").write_text(settings_as_yaml(settings), "utf-8")
-    (settings.output / "pictures.json").write_text(
-        json.dumps(_manifest(pictures, held_out), indent=1), "utf-8"
-    )
+    with _written(settings.output):
+        settings.output.mkdir(parents=True, exist_ok=True)
+        (settings.output / "settings.yaml").write_text(settings_as_yaml(settings), "utf-8")
+        (settings.output / "pictures.json").write_text(
+            json.dumps(_manifest(pictures, held_out), indent=1), "utf-8"
+        )
 
     started = time.perf_counter()
     for step in range(first_step, settings.steps):
@@ -242,33 +260,51 @@ def train_raw_denoiser(
     return weights
 
 
-def validation_planes(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Clean packed planes (4, h, w) of the picture's middle: gamma 2.2, gains 2 and 1.6 undone."""
-    side = min(512, *(extent // 4 * 4 for extent in picture.shape[:2]))
-    top, left = ((extent - side) // 2 for extent in picture.shape[:2])
-    codes = picture[top : top + side, left : left + side].astype(np.float32) / 255
-    return mosaic_planes(codes**2.2 / np.array([2.0, 1.0, 1.6], np.float32))
+def _fresh_model(settings: RawDenoiserSettings) -> EdgeDenoiser:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        model = create_model("raw_denoiser", settings.size)
+    if not isinstance(model, EdgeDenoiser):
+        raise SettingsError(
+            "this stage trains edge denoisers only",
+            subject="size",
+            met=settings.size,
+            wanted="edge or tiny",
+        )
+    return model
 
 
-def validate(model: nn.Module, clean_frames: list[npt.NDArray[np.float32]]) -> dict[str, float]:
-    """Mean PSNR in dB per level, output clipped to [0, 1]; "LEVEL noisy" is that of the input."""
-    quality: dict[str, float] = {}
-    for level, (shot, read) in LEVELS.items():
-        before, after = [], []
-        for index, clean in enumerate(clean_frames):
-            noisy = noisy_samples(clean, shot, read, np.random.default_rng(index))
-            variance = np.maximum(noisy, 0) * np.float32(shot) + np.float32(read)
-            scale = np.sqrt(variance.mean()).reshape(1, 1, 1, 1)
-            with torch.inference_mode():
-                output = model(
-                    *(torch.from_numpy(array)[None] for array in (noisy, variance)),
-                    torch.from_numpy(scale),
-                )
-            before.append(psnr(np.clip(noisy, 0, 1), clean))
-            after.append(psnr(np.clip(output[0].numpy(), 0, 1), clean))
-        quality[f"{level} noisy"] = float(np.mean(before))
-        quality[level] = float(np.mean(after))
-    return quality
+def _check_continuation(
+    checkpoint: Checkpoint, model: nn.Module, settings: RawDenoiserSettings
+) -> None:
+    """Nothing, where the checkpoint is of this network and not past the last step."""
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    if {name: tensor.shape for name, tensor in checkpoint.model.items()} != shapes:
+        raise SettingsError(
+            "the run in the folder trains another network",
+            subject=settings.output,
+            wanted=f"size {settings.size}",
+            hint="give the run's own size, which its settings.yaml holds, or another output",
+        )
+    if checkpoint.step > settings.steps:
+        raise SettingsError(
+            "the run in the folder is past its last step",
+            subject=settings.output,
+            met=checkpoint.step,
+            wanted=f"at most {settings.steps}",
+            hint="give more steps",
+        )
+
+
+@contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    """OSErrors of the block as those of the run's folder."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            "the run's folder cannot be written", subject=folder, met=error.strerror
+        ) from error
 
 
 def _update_average(average: nn.Module, model: nn.Module, keep: float) -> None:
@@ -294,5 +330,5 @@ def _log(path: Path, progress: Progress) -> None:
         "seconds": round(progress.seconds, 1),
         **{key: round(value, 3) for key, value in (progress.quality or {}).items()},
     }
-    with path.open("a", encoding="utf-8") as file:
+    with _written(path.parent), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record) + "\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -35,16 +35,14 @@ def resolve_settings(
         if not isinstance(loaded, dict):
             raise SettingsError("the recipe is not a mapping of keys to values", subject=recipe)
         values.update(loaded)
+    hints = get_type_hints(kind)
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
             raise SettingsError("an override is KEY=VALUE", met=override)
-        try:
-            values[key.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise SettingsError("the value is not YAML", subject=key, met=text) from error
+        # Text stands for itself: as YAML, a pattern such as *.png would be an alias.
+        values[key] = text if hints.get(key) in (str, Path) else _parsed(key, text)
 
-    hints = get_type_hints(kind)
     for key in values:
         if key not in hints:
             near = difflib.get_close_matches(str(key), hints, n=1)
@@ -67,6 +65,13 @@ def resolve_settings(
     return kind(**typed)
 
 
+def _parsed(key: str, text: str) -> object:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SettingsError("the value is not YAML", subject=key, met=text) from error
+
+
 def _typed(key: str, value: object, wanted: type) -> object:
     # YAML reads 2e-3 as text because YAML 1.1 asks for a dot; people write it all the same.
     if wanted is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
@@ -83,8 +88,12 @@ def _typed(key: str, value: object, wanted: type) -> object:
     return value
 
 
-def settings_as_yaml(settings: object) -> str:
-    """The resolved settings as a recipe that gives the same settings again."""
+def settings_as_yaml(settings: object, *, without: Collection[str] = ()) -> str:
+    """The resolved settings as a recipe that gives the same settings again, save those left out."""
     values = dataclasses.asdict(settings)  # type: ignore[call-overload]
-    plain = {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
-    return yaml.safe_dump(plain, sort_keys=False)
+    plain = {
+        key: str(value) if isinstance(value, Path) else value
+        for key, value in values.items()
+        if key not in without
+    }
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+from cycleisp.training.raw_denoiser import RawDenoiserSettings
+from cycleisp.training.settings import settings_as_yaml
 from cycleisp_runtime.bundle import BundleRecord
 
 __all__ = ["model_card"]
 
 
-def model_card(record: BundleRecord, settings: Mapping[str, object], parity: float) -> str:
-    """The card of a bundle as Markdown, with a head as model hubs read it."""
-    provenance = record.provenance
+def model_card(record: BundleRecord, settings: RawDenoiserSettings, parity: float) -> str:
+    """The card of a bundle as Markdown, with a head as model hubs read it.
+
+    Args:
+        record: what the bundle will say of itself.
+        settings: of the run that made the weights.
+        parity: largest difference between graph and network, in units of the noise scale.
+    """
+    provenance, halo = record.provenance, record.halo
     baselines = sorted({name for row in record.quality for name in row.baselines_db})
     header = ["level", "shot", "noisy", *baselines, record.name, "gain"]
     table = [header, ["---"] * len(header)]
     for row in record.quality:
         others = [f"{row.baselines_db[name]:.2f}" for name in baselines]
         gain = row.denoised_db - row.noisy_db
-        table.append(
-            [row.level, f"{row.shot:g}", f"{row.noisy_db:.2f}", *others]
-            + [f"{row.denoised_db:.2f}", f"{gain:+.2f}"]
-        )
+        decibels = [f"{row.noisy_db:.2f}", *others, f"{row.denoised_db:.2f}", f"{gain:+.2f}"]
+        table.append([row.level, f"{row.shot:g}", *decibels])
     quality = "\n".join("| " + " | ".join(cells) + " |" for cells in table)
-    recipe = "\n".join(
-        f"{key}: {value}" for key, value in settings.items() if key not in ("photographs", "output")
-    )
+    if "vst-nlm" in baselines:
+        quality += (
+            "\n\nvst-nlm, the classical baseline: non-local means of all four planes together, "
+            "after\nvariance stabilisation."
+        )
+    recipe = settings_as_yaml(settings, without=("photographs", "output"))
+    threads = "one CPU thread" if settings.threads == 1 else f"{settings.threads} CPU threads"
     return f"""---
 license: apache-2.0
 library_name: cycleisp
@@ -35,16 +43,16 @@ metrics: [psnr]
 ---
 # {record.name}
 
-{record.description}. {record.kmac_per_sample} kMAC per sensor sample,
-{record.parameters} parameters.
+{record.description}.
+{record.kmac_per_sample} kMAC per sensor sample, {record.parameters:,} parameters.
 
 ## Input and output
 
 - {record.normalisation}.
 - {record.variance}.
 - Sides of a tile are multiples of {record.multiple_of} packed samples. Context on each side:
-  {record.halo.for_90_db} for 90 dB agreement with the whole frame, {record.halo.for_120_db} for
-  120 dB, {record.halo.exact} for identical results.
+  {halo.for_90_db} for 90 dB agreement with the whole frame, {halo.for_120_db} for 120 dB.
+  Nothing beyond {halo.exact} has any influence.
 - Trained for shot {record.noise_range.shot_min:g} to {record.noise_range.shot_max:g}.
 
 ## Quality
@@ -58,12 +66,11 @@ The graph in ONNX Runtime differs from the torch network by at most {parity:.1e}
 ## How it was made
 
 - Data: {provenance.data}. Licence: {provenance.data_license}.
-- {provenance.steps} steps in {provenance.hours} hours on one CPU core, ended {provenance.date}.
+- {provenance.steps} steps in {provenance.hours} hours on {threads}, ended {provenance.date}.
 - Weights sha256 `{provenance.weights_sha256}`.
 
 ```yaml
-{recipe}
-```
+{recipe}```
 
 ## Limits
 

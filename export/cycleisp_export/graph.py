@@ -15,7 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from cycleisp.models.edge import MEAN_WINDOW, SIGNAL_RANGE, EdgeDenoiser, ResidualGroup
+from cycleisp.models.edge import MEAN_WINDOW, SIGNAL_RANGE, EdgeDenoiser
 from cycleisp_runtime.bundle import TensorNames
 
 __all__ = ["OPSET", "TENSORS", "edge_graph"]
@@ -37,23 +37,26 @@ class _Graph:
         self.constants: list[onnx.TensorProto] = []
 
     def node(self, kind: str, inputs: list[str], output: str, **attributes: object) -> str:
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
+        node = helper.make_node(kind, inputs, [output], name=output)
+        node.attribute.extend(helper.make_attribute(*each) for each in attributes.items())
+        self.nodes.append(node)
         return output
 
     def constant(self, name: str, value: npt.NDArray[np.float32]) -> str:
         self.constants.append(numpy_helper.from_array(value, name))
         return name
 
-    def conv(self, features: str, conv: nn.Conv2d, name: str, order: list[int] | None = None) -> str:
+    def conv(
+        self, features: str, conv: nn.Module, name: str, order: list[int] | None = None
+    ) -> str:
         """A 3x3 convolution; ``order`` picks its input channels in another order."""
-        assert conv.bias is not None
-        weight = conv.weight.detach().numpy()
+        weight = conv.get_parameter("weight").detach().numpy()
         if order is not None:
             weight = np.ascontiguousarray(weight[:, order])
         inputs = [
             features,
             self.constant(f"{name}.weight", weight),
-            self.constant(f"{name}.bias", conv.bias.detach().numpy()),
+            self.constant(f"{name}.bias", conv.get_parameter("bias").detach().numpy()),
         ]
         return self.node("Conv", inputs, name, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
 
@@ -70,12 +73,12 @@ def edge_graph(model: EdgeDenoiser, metadata: Mapping[str, str]) -> onnx.ModelPr
     scaled = graph.node("Mul", [residual, TENSORS.noise_scale], "residual")
     graph.node("Add", [TENSORS.noisy, scaled], TENSORS.denoised)
 
-    frame = ["batch", 4, "height", "width"]
+    frame = ("batch", 4, "height", "width")
     float32 = TensorProto.FLOAT
     inputs = [
         helper.make_tensor_value_info(TENSORS.noisy, float32, frame),
         helper.make_tensor_value_info(TENSORS.variance, float32, frame),
-        helper.make_tensor_value_info(TENSORS.noise_scale, float32, ["batch", 1, 1, 1]),
+        helper.make_tensor_value_info(TENSORS.noise_scale, float32, ("batch", 1, 1, 1)),
     ]
     outputs = [helper.make_tensor_value_info(TENSORS.denoised, float32, frame)]
     proto = helper.make_model(
@@ -101,7 +104,7 @@ def _conditioned_input(graph: _Graph) -> str:
     detail = graph.node("Sub", [TENSORS.noisy, mean], "detail")
     unit = graph.node(
         "Mul",
-        [TENSORS.noise_scale, graph.constant("signal_range", np.float32([SIGNAL_RANGE]))],
+        [TENSORS.noise_scale, graph.constant("signal_range", np.array(SIGNAL_RANGE, np.float32))],
         "signal_unit",
     )
     limits = [
@@ -121,18 +124,17 @@ def _body(graph: _Graph, model: EdgeDenoiser, cells: str) -> str:
     unshuffled = [plane * 4 + position for position in range(4) for plane in range(8)]
     head = graph.conv(cells, model.head, "head", unshuffled)
     features = head
-    for group_index, group in enumerate(model.body):
-        assert isinstance(group, ResidualGroup)
-        name = f"group{group_index}"
+    for group_index in range(model.groups):
+        group, of_group = f"group{group_index}", f"body.{group_index}.body"
         entry = features
-        for block_index, block in enumerate(group.body[:-1]):
-            first, _, second = block.body
-            inner = graph.conv(features, first, f"{name}.block{block_index}.conv0")
-            inner = graph.node("Relu", [inner], f"{name}.block{block_index}.relu")
-            inner = graph.conv(inner, second, f"{name}.block{block_index}.conv1")
-            features = graph.node("Add", [inner, features], f"{name}.block{block_index}")
-        last = graph.conv(features, group.body[-1], f"{name}.conv")
-        features = graph.node("Add", [last, entry], name)
+        for block_index in range(model.blocks):
+            block, of_block = f"{group}.block{block_index}", f"{of_group}.{block_index}.body"
+            inner = graph.conv(features, model.get_submodule(f"{of_block}.0"), f"{block}.conv0")
+            inner = graph.node("Relu", [inner], f"{block}.relu")
+            inner = graph.conv(inner, model.get_submodule(f"{of_block}.2"), f"{block}.conv1")
+            features = graph.node("Add", [inner, features], block)
+        last = model.get_submodule(f"{of_group}.{model.blocks}")
+        features = graph.node("Add", [graph.conv(features, last, f"{group}.conv"), entry], group)
     features = graph.node("Add", [features, head], "body")
     tail = graph.conv(features, model.tail, "tail")
     return graph.node("DepthToSpace", [tail], "residual_units", blocksize=2, mode="CRD")

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
 import tempfile
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-import yaml
+import msgspec
 
 from cycleisp.models import create_model
 from cycleisp.models.edge import EdgeDenoiser
-from cycleisp.noise import LEVELS
 from cycleisp.training.checkpoint import load_weights
+from cycleisp.training.raw_denoiser import RawDenoiserSettings
+from cycleisp.training.settings import resolve_settings
 from cycleisp_export.card import model_card
 from cycleisp_export.graph import OPSET, TENSORS, edge_graph
+from cycleisp_export.quality import benchmark_quality, last_validation, validation_quality
 from cycleisp_export.verify import OnnxGraph, check_graph, measured_halo, parity
 from cycleisp_runtime.bundle import (
     Bundle,
@@ -26,7 +26,6 @@ from cycleisp_runtime.bundle import (
     ModelFile,
     NoiseRange,
     Provenance,
-    Quality,
     encode,
 )
 from cycleisp_runtime.errors import InputError, OutputError, SettingsError
@@ -58,21 +57,24 @@ def export_run(
     *,
     data: str,
     data_license: str,
-    quality: tuple[Quality, ...] | None,
+    quality: Path | None,
     force: bool,
 ) -> Exported:
-    """Write the bundle of a finished training run to ``output``, a folder NAME.bundle.
+    """The bundle of a finished training run, written to ``output``, a folder NAME.bundle.
 
     Args:
         run: folder that ``cycleisp train`` wrote: weights, settings, log.
         output: the bundle's folder; its parent must exist.
         data: what the network was trained on, in words.
         data_license: the licence of that data.
-        quality: PSNR per level from a benchmark, or None for the run's own last validation.
+        quality: figures that benchmarks/quality.py wrote about a bundle of this name and of these
+            weights; None for the run's own last validation.
         force: replace a bundle that stands there.
 
     Raises:
-        InputError: where the run lacks a file or holds a network that is not an edge denoiser.
+        SettingsError: where the name, or what is said of the data, suits no bundle.
+        InputError: where the run lacks a file or holds a network that is not an edge denoiser, or
+            the figures are not of these weights.
         OutputError: where ``output`` exists and ``force`` is off, or cannot be written.
         BackendError: where the graph fails a check.
     """
@@ -80,20 +82,16 @@ def export_run(
         raise SettingsError("a bundle's name ends in .bundle", met=output.name)
     if output.exists() and not force:
         raise OutputError("the bundle exists", subject=output, hint="give --force to replace it")
-    weights_file = run / "weights.safetensors"
-    kind, size, tensors = load_weights(weights_file)
-    model = create_model(kind, size)
-    if not isinstance(model, EdgeDenoiser):
-        raise InputError(
-            "only edge denoisers can be exported", subject=weights_file, met=f"{kind} {size}"
-        )
-    model.load_state_dict(tensors)
-    model.eval()
-
-    settings = _settings(run / "settings.yaml")
-    last = _last_validation(run / "log.jsonl")
-    weights_sha256 = hashlib.sha256(weights_file.read_bytes()).hexdigest()
     name = output.stem
+    weights_file = run / "weights.safetensors"
+    model, weights_sha256 = _trained_model(weights_file)
+    settings = resolve_settings(RawDenoiserSettings, run / "settings.yaml", ())
+    validation = last_validation(run / "log.jsonl")
+    if quality is None:
+        figures = validation_quality(validation)
+    else:
+        figures = benchmark_quality(quality, name, weights_sha256)
+
     proto = edge_graph(
         model,
         {
@@ -101,7 +99,7 @@ def export_run(
             "cfa_order": "R Gr Gb B",
             "normalisation": NORMALISATION,
             "variance": VARIANCE,
-            "noise_range": f"shot {settings['shot_low']} to {settings['shot_high']}",
+            "noise_range": f"shot {settings.shot_low:g} to {settings.shot_high:g}",
             "weights_sha256": weights_sha256,
             "license": "Apache-2.0",
         },
@@ -125,84 +123,83 @@ def export_run(
         tensors=TENSORS,
         normalisation=NORMALISATION,
         variance=VARIANCE,
-        noise_range=NoiseRange(
-            shot_min=float(settings["shot_low"]), shot_max=float(settings["shot_high"])
-        ),
+        noise_range=NoiseRange(shot_min=settings.shot_low, shot_max=settings.shot_high),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         # The convolutions run once per 4x4 samples.
         kmac_per_sample=round(multiplications / 16 / 1000, 2),
         precisions={
             "fp32": ModelFile(
                 file="fp32.onnx",
-                sha256=hashlib.sha256(network).hexdigest(),
+                sha256=_sha256(network),
                 bytes=len(network),
                 opset=OPSET,
                 runs_on=("onnxruntime",),
             )
         },
         provenance=Provenance(
-            recipe=f"zoo/{name}.yaml",
+            recipe="card.md",
             data=data,
             data_license=data_license,
-            steps=int(last["step"]),
-            hours=round(last["seconds"] / 3600, 2),
+            steps=int(validation["step"]),
+            hours=round(validation["seconds"] / 3600, 2),
             date=_day(weights_file),
             weights_sha256=weights_sha256,
         ),
-        quality=quality or _validation_quality(last),
+        quality=figures,
     )
     card = model_card(record, settings, agreement).encode()
-    listed = ListedFile(
-        file="card.md", sha256=hashlib.sha256(card).hexdigest(), bytes=len(card)
-    )
-    record = BundleRecord(
-        **{field: getattr(record, field) for field in record.__struct_fields__ if field != "documents"},
-        documents=(listed,),
-    )
+    listed = ListedFile(file="card.md", sha256=_sha256(card), bytes=len(card))
+    record = msgspec.structs.replace(record, documents=(listed,))
+    _check_record(record)
     _place(output, {"fp32.onnx": network, "card.md": card, "bundle.json": encode(record)})
     return Exported(Bundle.load(output), agreement)
+
+
+def _trained_model(weights: Path) -> tuple[EdgeDenoiser, str]:
+    """The network in a file of weights, and the file's SHA-256."""
+    kind, size, tensors = load_weights(weights)
+    model = create_model(kind, size)
+    if not isinstance(model, EdgeDenoiser):
+        raise InputError(
+            "only edge denoisers can be exported", subject=weights, met=f"{kind} {size}"
+        )
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise InputError(
+            "the weights do not fit the network that the file names",
+            subject=weights,
+            met=f"{kind} {size}",
+            hint="train it again with this version",
+        ) from error
+    return model.eval(), _sha256(weights.read_bytes())
+
+
+def _check_record(record: BundleRecord) -> None:
+    """Nothing, where the record is one that a reader accepts."""
+    try:
+        msgspec.json.decode(encode(record), type=BundleRecord)
+    except msgspec.ValidationError as error:
+        raise SettingsError("this makes no valid bundle", met=str(error)) from error
 
 
 def _place(output: Path, files: dict[str, bytes]) -> None:
     """Write the folder under another name and move it into place."""
     try:
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=".bundle-") as scratch:
-            folder = Path(scratch) / output.name
+            folder = Path(scratch) / "new.bundle"
             folder.mkdir()
             for name, content in files.items():
                 (folder / name).write_bytes(content)
             if output.exists():
-                shutil.rmtree(output)
+                output.rename(Path(scratch) / "replaced.bundle")
             folder.rename(output)
     except OSError as error:
         raise OutputError("cannot be written", subject=output, met=error.strerror) from error
 
 
-def _settings(path: Path) -> dict[str, float]:
-    try:
-        settings = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError("the run's settings cannot be read", subject=path) from error
-    return dict(settings)
-
-
-def _last_validation(path: Path) -> dict[str, float]:
-    try:
-        lines = path.read_text("utf-8").splitlines()
-        return dict(json.loads(lines[-1]))
-    except (OSError, IndexError, ValueError) as error:
-        raise InputError(
-            "the run has no validation on record", subject=path, hint="let it run to its end"
-        ) from error
-
-
-def _validation_quality(last: dict[str, float]) -> tuple[Quality, ...]:
-    return tuple(
-        Quality(
-            level=level, shot=shot, noisy_db=last[f"{level} noisy"], denoised_db=last[level]
-        )
-        for level, (shot, _) in LEVELS.items()
-    )
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _day(path: Path) -> str:

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 
-
 def fill_with_golden_weights(module: nn.Module, output_convs: frozenset[str] = frozenset()) -> None:
     """Give every parameter its golden value; a shared parameter takes that of its first name."""
     canonical: dict[int, str] = {}

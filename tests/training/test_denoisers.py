@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from torch import nn
@@ -27,7 +29,7 @@ TOLERANCE = 1e-5
 OUTPUT_CONV = frozenset({"tail.0.weight"})
 
 
-def _largest_difference(output: torch.Tensor, golden: np.ndarray) -> float:
+def _largest_difference(output: torch.Tensor, golden: npt.NDArray[np.float32]) -> float:
     return float(np.abs(output.detach().numpy() - golden).max())
 
 
@@ -35,12 +37,13 @@ def _largest_difference(output: torch.Tensor, golden: np.ndarray) -> float:
 @pytest.mark.parametrize("block", ["ca", "sa", "dab", "rrg"])
 def test_blocks_agree_with_golden(block: str, channels: int, reduction: int) -> None:
     activation = nn.PReLU(channels)
-    module: nn.Module = {
+    build: dict[str, Callable[[], nn.Module]] = {
         "ca": lambda: ChannelAttention(channels, reduction),
         "sa": SpatialAttention,
         "dab": lambda: DualAttentionBlock(channels, reduction, activation),
         "rrg": lambda: RecursiveResidualGroup(channels, reduction, activation, blocks=2),
-    }[block]()
+    }
+    module = build[block]()
     fill_with_golden_weights(module)
     with np.load(GOLDEN / "blocks.npz") as golden:
         output = module(torch.from_numpy(golden[f"in_c{channels}"]))

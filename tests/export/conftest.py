@@ -1,0 +1,47 @@
+"""Trained networks to export, without a training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from cycleisp.models import create_model
+from cycleisp.models.edge import EdgeDenoiser
+from cycleisp.noise import LEVELS
+from cycleisp.training.checkpoint import save_weights
+from cycleisp.training.raw_denoiser import RawDenoiserSettings
+from cycleisp.training.settings import settings_as_yaml
+from tests.training.golden_weights import fill_with_golden_weights
+
+torch.set_num_threads(1)  # the networks are too small for more, and results stay the same
+
+
+@pytest.fixture(scope="session")
+def network() -> Callable[[str], EdgeDenoiser]:
+    """An edge denoiser of a size, whose every weight and bias does something."""
+
+    def build(size: str) -> EdgeDenoiser:
+        model = create_model("raw_denoiser", size)
+        assert isinstance(model, EdgeDenoiser)
+        fill_with_golden_weights(model, frozenset({"tail.weight"}))
+        return model.eval()
+
+    return build
+
+
+@pytest.fixture
+def finished_run(tmp_path: Path, network: Callable[[str], EdgeDenoiser]) -> Path:
+    """The folder that the training of a tiny network would leave."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    save_weights(folder / "weights.safetensors", network("tiny"), "raw_denoiser", "tiny")
+    settings = RawDenoiserSettings(Path("photographs of mine"), folder, size="tiny", threads=2)
+    (folder / "settings.yaml").write_text(settings_as_yaml(settings), "utf-8")
+    decibels = {name: 40.0 for level in LEVELS for name in (f"{level} noisy", level)}
+    record = {"step": 60_000, "loss": 0.3, "seconds": 5400.0, **decibels, "high": 45.5}
+    (folder / "log.jsonl").write_text(json.dumps({"step": 1}) + "\n" + json.dumps(record), "utf-8")
+    return folder
