@@ -103,7 +103,7 @@ def plan_jobs(
 
     Raises:
         SettingsError: where two sources would become one file, or format and suffix disagree.
-        OutputError: where the output's folder cannot be.
+        OutputError: where the output's folder cannot be, or may not be written to.
     """
     is_file = output.suffix.lower() in OUTPUT_SUFFIXES and not output.is_dir()
     if is_file and len(sources) > 1:
@@ -124,6 +124,11 @@ def plan_jobs(
     if not output.parent.is_dir():
         raise OutputError(
             "the folder does not exist", subject=output.parent, hint="create it, or write elsewhere"
+        )
+    folder = output if output.is_dir() else output.parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(
+            "the folder cannot be written to", subject=folder, hint="write to another folder"
         )
     if is_file:
         return [Job(source, output) for source in sources]

@@ -121,6 +121,16 @@ def test_a_folder_is_made_only_where_its_parent_exists(tmp_path: Path) -> None:
             plan_jobs([Path("a.arw")], output)
 
 
+@pytest.mark.parametrize("name", ["out", "out.dng"])
+def test_a_folder_that_may_not_be_written_to_is_refused_before_the_first_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    # Root may write anywhere, so that the system's answer is made up here.
+    monkeypatch.setattr(os, "access", lambda path, _mode: path != tmp_path)
+    with pytest.raises(OutputError, match="the folder cannot be written to"):
+        plan_jobs([Path("a.arw")], tmp_path / name)
+
+
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     with pytest.raises(OutputError, match="out: not a folder"):
