@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from cycleisp.noise import LEVELS, UNPROCESSING, NoiseLaw, noisy_samples, variance_map
-from cycleisp_runtime.noise import NoiseModel
+from cycleisp.noise import (
+    CYCLEISP_DND,
+    LEVELS,
+    NOISE_LAWS,
+    UNPROCESSING,
+    noise_law,
+    noisy_samples,
+    variance_map,
+    with_defective_pixels,
+    with_row_noise,
+)
+from cycleisp_runtime.bayer import Phase, unpack
+from cycleisp_runtime.errors import SettingsError
+from cycleisp_runtime.noise import NoiseModel, read_on_law
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
@@ -31,19 +47,70 @@ class _Quantiles(np.random.Generator):
         return mean + self._normal * deviation
 
 
-def test_the_law_is_that_of_brooks_et_al() -> None:
+@pytest.mark.parametrize(
+    ("name", "golden_name"),
+    [("unprocessing", "brooks"), ("cycleisp-dnd", "dnd"), ("cycleisp-sidd", "sidd")],
+)
+def test_named_laws_are_the_published_ones(name: str, golden_name: str) -> None:
+    law = noise_law(name)
     with np.load(GOLDEN / "noise_levels.npz") as golden:
         drawn = [
-            UNPROCESSING.draw(_Quantiles(uniform, normal))
+            law.draw(_Quantiles(uniform, normal))
             for uniform, normal in zip(golden["u"], golden["n"], strict=True)
         ]
-        expected = np.stack([golden["shot"], golden["read"]], axis=1)
-    np.testing.assert_allclose(drawn, expected, rtol=1e-6)
+        expected = np.stack([golden[f"{golden_name}_shot"], golden[f"{golden_name}_read"]], axis=1)
+    # Both sides are float64; the golden ones were computed in the law's own base.
+    np.testing.assert_allclose(drawn, expected, rtol=1e-12)
+
+
+def test_an_unknown_law_is_refused_with_the_known_ones() -> None:
+    known = "unprocessing, cycleisp-dnd, cycleisp-sidd"
+    with pytest.raises(SettingsError, match=re.escape(f"(met cycleisp, wanted one of: {known})")):
+        noise_law("cycleisp")
+    assert list(NOISE_LAWS) == known.split(", ")
+
+
+def test_base_10_makes_the_read_noise_of_the_same_numbers_larger() -> None:
+    for shot in (1e-4, 1.0954e-3, 1.2e-2):
+        ratio = CYCLEISP_DND.read(shot) / UNPROCESSING.read(shot)
+        assert ratio == pytest.approx((10 / math.e) ** 1.2, rel=1e-12)
+    assert math.exp(CYCLEISP_DND.spread) == pytest.approx(10**0.26, rel=1e-12)
+
+
+@pytest.mark.parametrize("shot", [1e-6, 1e-4, 1.1e-3, 0.3])
+def test_training_and_runtime_draw_one_line(shot: float) -> None:
+    assert UNPROCESSING.read(shot) == read_on_law(shot)
+
+
+def test_a_seed_means_the_same_noise_in_every_release() -> None:
+    """A run that is resumed years later sees the pairs that it would have seen."""
+    rng = np.random.default_rng([7, 0])
+    drawn = [UNPROCESSING.draw(rng) for _ in range(2)]
+    # exp and log may differ in the last bit between machines; the generator's state may not.
+    np.testing.assert_allclose(
+        drawn,
+        [
+            (0.001993823778638874, 4.6580469261141795e-06),
+            (0.004100068758965421, 1.6461730670429035e-05),
+        ],
+        rtol=1e-14,
+    )
+    clean = np.linspace(-0.1, 1, 6, dtype=np.float32)
+    gaussian = [-0.09518711, 0.10695519, 0.36151755, 0.517392, 0.7583155, 1.0323894]
+    counted = [0.00615645, 0.12465631, 0.35080153, 0.54428554, 0.8047845, 0.9797008]
+    for poisson, expected, following in (
+        (False, gaussian, 0.22520718999059186),
+        (True, counted, 0.5534973520744925),
+    ):
+        rng = np.random.default_rng(7)
+        noisy = noisy_samples(clean, 1e-3, 1e-5, rng, poisson=poisson)
+        np.testing.assert_allclose(noisy, expected, rtol=1e-6)
+        assert rng.random() == following
 
 
 def test_draws_follow_the_law() -> None:
     rng = np.random.default_rng(0)
-    law = NoiseLaw(low=2e-5, high=2e-2, spread=0.26)
+    law = dataclasses.replace(UNPROCESSING, low=2e-5, high=2e-2)
     shot, read = np.log([law.draw(rng) for _ in range(20_000)]).T
     low, high = math.log(law.low), math.log(law.high)
     assert low <= shot.min() <= shot.max() <= high
@@ -121,3 +188,50 @@ def test_training_and_runtime_make_one_variance_map() -> None:
     for shot, read in LEVELS.values():
         runtime = NoiseModel.uniform(shot, read).variance(noisy)
         np.testing.assert_array_equal(variance_map(noisy, shot, read), runtime)
+
+
+def test_row_noise_is_one_offset_per_row_of_the_sensor() -> None:
+    height, row = 20_000, 4e-4
+    clean = np.random.default_rng(0).random((4, height, 3), np.float32)
+    noise = with_row_noise(clean, row, np.random.default_rng(1)) - clean
+    assert noise.dtype == np.float32
+    mosaic = unpack(noise, Phase.RGGB, 2 * height, 6)
+    # Adding to a sample in [0, 1] and taking it off again rounds at 2^-24 each time.
+    np.testing.assert_allclose(mosaic, np.broadcast_to(mosaic[:, :1], mosaic.shape), atol=3e-7)
+    offsets = mosaic[:, 0].astype(np.float64)
+    # Four standard errors of the mean, the variance and the correlation of neighbours.
+    assert offsets.mean() == pytest.approx(0, abs=4 * math.sqrt(row / offsets.size))
+    assert offsets.var() == pytest.approx(row, rel=4 * math.sqrt(2 / offsets.size))
+    neighbours = np.corrcoef(offsets[:-1], offsets[1:])[0, 1]
+    assert neighbours == pytest.approx(0, abs=4 / math.sqrt(offsets.size))
+
+
+def test_no_row_noise_changes_nothing() -> None:
+    clean = np.random.default_rng(0).random((4, 6, 8), np.float32)
+    noisy = with_row_noise(clean, 0.0, np.random.default_rng(1))
+    np.testing.assert_array_equal(noisy, clean)
+
+
+@settings(deadline=None, max_examples=25)
+@given(hot=st.floats(0, 0.5), dead=st.floats(0, 0.5), seed=st.integers(0, 99))
+def test_defective_pixels_are_stuck_and_others_good(hot: float, dead: float, seed: int) -> None:
+    good = np.full((4, 50, 50), 0.4, np.float32)
+    stuck = with_defective_pixels(good, hot, dead, np.random.default_rng(seed))
+    assert stuck.dtype == np.float32
+    assert set(np.unique(stuck)) <= {np.float32(0), np.float32(0.4), np.float32(1)}
+    # Five standard errors of a share of 10,000 samples: 3,000 checks in all pass but once in 500.
+    for share, level in ((hot, 1), (dead, 0)):
+        error = math.sqrt(share * (1 - share) / good.size)
+        assert np.mean(stuck == level) == pytest.approx(share, abs=5 * error + 1e-4)
+
+
+def test_augmentations_leave_their_input_and_depend_on_the_generator_alone() -> None:
+    clean = np.random.default_rng(0).random((4, 6, 8), np.float32)
+    before = clean.copy()
+    first, again, other = (
+        with_defective_pixels(with_row_noise(clean, 1e-4, rng), 0.1, 0.2, rng)
+        for rng in map(np.random.default_rng, (5, 5, 6))
+    )
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    np.testing.assert_array_equal(clean, before)
