@@ -29,6 +29,10 @@ a JPEG encoder left."""
 
 _GRAIN_SHARE = 0.35
 
+_DETAIL_SHARE = 0.5
+"""How often the more detailed of two places is taken: photographs are mostly sky and wall, and a
+network that mostly sees those takes dense foliage for noise."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -136,10 +140,10 @@ class SampledPairs:
         side = 2 * self.patch
         wanted = int(rng.choice(len(_REDUCTION_SHARES), p=_REDUCTION_SHARES)) + 1
         reduction = min(wanted, min(picture.shape[:2]) // side)
-        top, left = (
-            int(rng.integers(extent - side * reduction + 1)) for extent in picture.shape[:2]
-        )
-        codes = picture[top : top + side * reduction, left : left + side * reduction]
+        codes = _random_square(picture, side * reduction, rng)
+        if rng.random() < _DETAIL_SHARE:
+            other = _random_square(picture, side * reduction, rng)
+            codes = max(codes, other, key=lambda square: _detail(square, reduction))
         if rng.random() < 0.5:
             codes = codes[:, ::-1]
         if rng.random() < 0.5:
@@ -150,6 +154,19 @@ class SampledPairs:
         if rng.random() < _GRAIN_SHARE:
             camera_rgb = _with_grain(camera_rgb, rng)
         return mosaic_planes(camera_rgb)
+
+
+def _random_square(
+    picture: npt.NDArray[np.uint8], side: int, rng: np.random.Generator
+) -> npt.NDArray[np.uint8]:
+    top, left = (int(rng.integers(extent - side + 1)) for extent in picture.shape[:2])
+    return picture[top : top + side, left : left + side]
+
+
+def _detail(codes: npt.NDArray[np.uint8], reduction: int) -> float:
+    """Mean step between neighbours at the scale at which the patch will be seen."""
+    green = codes[::reduction, ::reduction, 1].astype(np.int16)
+    return float(np.abs(np.diff(green, axis=1)).mean())
 
 
 def _with_grain(
