@@ -14,7 +14,13 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import l1_loss
 
-__all__ = ["joint_loss", "noise_normalised_loss", "raw2rgb_loss", "rgb2raw_loss"]
+__all__ = [
+    "harm_penalty",
+    "joint_loss",
+    "noise_normalised_loss",
+    "raw2rgb_loss",
+    "rgb2raw_loss",
+]
 
 
 def rgb2raw_loss(
@@ -73,3 +79,21 @@ def noise_normalised_loss(output: Tensor, clean: Tensor, noise_scale: Tensor) ->
         noise_scale: (N, 1, 1, 1), sqrt of the mean of each frame's variance map.
     """
     return ((output - clean) / noise_scale).square().mean()
+
+
+def harm_penalty(output: Tensor, noisy: Tensor, clean: Tensor, noise_scale: Tensor) -> Tensor:
+    """How much worse patches came out than they went in: mean over all, 0 for those that gained.
+
+    In units of the frame's noise variance. The mean square error is content with a network that
+    gains much on sky and loses a little on foliage; who photographs foliage is not.
+
+    Args:
+        output: denoised (N, C, h, w), normalised, not clipped.
+        noisy: what was denoised.
+        clean: the same without noise.
+        noise_scale: (N, 1, 1, 1), sqrt of the mean of each frame's variance map.
+    """
+    errors = [
+        ((image - clean) / noise_scale).square().mean(dim=(1, 2, 3)) for image in (output, noisy)
+    ]
+    return (errors[0] - errors[1]).clamp_min(0).mean()

@@ -23,7 +23,7 @@ from torch import nn
 
 from cycleisp.data.photographs import SampledPairs, load_photographs
 from cycleisp.evaluation.validation import validate, validation_planes
-from cycleisp.losses import noise_normalised_loss
+from cycleisp.losses import harm_penalty, noise_normalised_loss
 from cycleisp.models import create_model
 from cycleisp.models.edge import EdgeDenoiser
 from cycleisp.noise import UNPROCESSING
@@ -60,6 +60,7 @@ class RawDenoiserSettings:
         warmup_steps: over which the rate rises linearly.
         decay: share of the steps, at the end, over which the rate falls linearly to zero. Until
             then it is constant, so a run can be resumed with more steps and loses nothing.
+        harm: weight of the penalty on patches that come out worse than they went in.
         gradient_norm: gradients are scaled down to this norm.
         average: weight of the past in the running mean of the weights, which is what is kept.
         shot_low: smallest shot drawn, normalised.
@@ -82,6 +83,7 @@ class RawDenoiserSettings:
     learning_rate: float = 2e-3
     warmup_steps: int = 200
     decay: float = 0.35
+    harm: float = 3.0
     gradient_norm: float = 0.5
     average: float = 0.999
     shot_low: float = 2e-5
@@ -101,6 +103,7 @@ class RawDenoiserSettings:
             "learning_rate": (0 < self.learning_rate < 1, "above 0 and below 1"),
             "warmup_steps": (self.warmup_steps >= 0, "at least 0"),
             "decay": (0 <= self.decay <= 1, "0 to 1"),
+            "harm": (self.harm >= 0, "at least 0"),
             "gradient_norm": (self.gradient_norm > 0, "above 0"),
             "average": (0 <= self.average < 1, "at least 0 and below 1"),
             "shot_low": (0 < self.shot_low <= self.shot_high, "above 0, at most shot_high"),
@@ -217,7 +220,9 @@ def train_raw_denoiser(
             group["lr"] = settings.learning_rate * learning_rate_factor(step, settings)
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
             output = model(noisy, variance, noise_scale)
-        loss = noise_normalised_loss(output.float(), clean, noise_scale)
+        output = output.float()
+        loss = noise_normalised_loss(output, clean, noise_scale)
+        loss = loss + settings.harm * harm_penalty(output, noisy, clean, noise_scale)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_norm)

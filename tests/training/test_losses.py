@@ -10,7 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from cycleisp.losses import joint_loss, noise_normalised_loss, raw2rgb_loss, rgb2raw_loss
+from cycleisp.losses import (
+    harm_penalty,
+    joint_loss,
+    noise_normalised_loss,
+    raw2rgb_loss,
+    rgb2raw_loss,
+)
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
@@ -99,3 +105,16 @@ def test_every_noise_level_weighs_the_same() -> None:
     assert losses == pytest.approx([1, 1], abs=4 * math.sqrt(2 / 10_000))
     both = noise_normalised_loss(residual, clean, scale).item()
     assert both == pytest.approx(sum(losses) / 2, rel=1e-12)
+
+
+def test_harm_is_what_a_patch_lost_and_nothing_where_it_gained() -> None:
+    rng = np.random.default_rng(1)
+    noise = torch.from_numpy(rng.standard_normal((2, 4, 8, 8)))
+    clean = torch.zeros_like(noise)
+    scale = torch.full((2, 1, 1, 1), 0.1, dtype=torch.float64)
+    noisy = scale * noise
+    factors = torch.tensor([0.5, 2.0], dtype=torch.float64).reshape(2, 1, 1, 1)
+    harm = harm_penalty(factors * noisy, noisy, clean, scale).item()
+    # The first patch gained; the second has four times the error, so that it lost three of it.
+    assert harm == pytest.approx(3 * noise[1].square().mean().item() / 2, rel=1e-12)
+    assert harm_penalty(noisy, noisy, clean, scale).item() == 0
