@@ -19,6 +19,7 @@ __all__ = [
     "RecursiveResidualGroup",
     "SpatialAttention",
     "conv3x3",
+    "residual_trunk",
 ]
 
 
@@ -102,3 +103,14 @@ class RecursiveResidualGroup(nn.Module):
         """(N, C, h, w) to the same shape."""
         out: Tensor = self.body(features) + features
         return out
+
+
+def residual_trunk(
+    channels: int, reduction: int, activation: nn.PReLU, groups: int, blocks: int
+) -> nn.Sequential:
+    """Residual groups in series, a convolution and the network's activation."""
+    return nn.Sequential(
+        *(RecursiveResidualGroup(channels, reduction, activation, blocks) for _ in range(groups)),
+        conv3x3(channels, channels),
+        activation,
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cycleisp.models.attention import RecursiveResidualGroup, conv3x3
+from cycleisp.models.attention import conv3x3, residual_trunk
 
 __all__ = ["RawDenoiser", "SrgbDenoiser"]
 
@@ -23,14 +23,7 @@ class _ResidualDenoiser(nn.Module):
         super().__init__()
         activation = nn.PReLU(channels)
         self.head = nn.Sequential(conv3x3(inputs, channels))
-        self.body = nn.Sequential(
-            *(
-                RecursiveResidualGroup(channels, reduction, activation, blocks)
-                for _ in range(groups)
-            ),
-            conv3x3(channels, channels),
-            activation,
-        )
+        self.body = residual_trunk(channels, reduction, activation, groups, blocks)
         self.tail = nn.Sequential(conv3x3(channels, outputs))
 
     def correction(self, inputs: Tensor) -> Tensor:

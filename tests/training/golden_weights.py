@@ -1,13 +1,68 @@
-"""Synthetic weights that depend on nothing but the name and shape of a parameter."""
+"""Golden vectors of the networks, and the weights that they were made with.
+
+The weights are synthetic: they depend on nothing but the name and shape of a parameter.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from cycleisp.models import create_model
+
+__all__ = [
+    "GOLDEN",
+    "TOLERANCE",
+    "fill_with_golden_weights",
+    "golden_network",
+    "golden_vectors",
+    "largest_difference",
+]
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+
+TOLERANCE = 1e-5
+"""The golden values are float64 results; float32 alone differs by up to 2.1e-6."""
+
+_OUTPUTS = {
+    "rgb2raw": ("tail.0", 0.5),
+    "color_branch": (None, 0.0),
+    "raw2rgb": ("tail_rgb.0", 0.5),
+    "raw_denoiser": ("tail.0", 0.0),
+    "srgb_denoiser": ("tail.0", 0.0),
+}
+"""The convolution that makes the picture, and what its bias is raised by."""
+
+_FIXED = frozenset({"blur.weight"})
+"""Parameters that have their values from the beginning."""
+
+
+def golden_vectors(name: str) -> dict[str, Tensor]:
+    """The arrays of one file of tests/golden."""
+    with np.load(GOLDEN / f"{name}.npz") as arrays:
+        return {key: torch.from_numpy(array) for key, array in arrays.items()}
+
+
+def largest_difference(output: Tensor, golden: Tensor) -> float:
+    """Over all elements of two tensors of one shape."""
+    assert output.shape == golden.shape
+    return (output - golden).detach().abs().max().item()
+
+
+def golden_network(name: str) -> nn.Module:
+    """The published network of this name with its golden weights."""
+    network = create_model(name)
+    output, raised_by = _OUTPUTS[name]
+    fill_with_golden_weights(network, frozenset({f"{output}.weight"}))
+    if output is not None:
+        with torch.no_grad():
+            network.get_parameter(f"{output}.bias").add_(raised_by)
+    return network
 
 
 def fill_with_golden_weights(module: nn.Module, output_convs: frozenset[str] = frozenset()) -> None:
@@ -17,8 +72,10 @@ def fill_with_golden_weights(module: nn.Module, output_convs: frozenset[str] = f
         canonical.setdefault(id(parameter), name)
     with torch.no_grad():
         for parameter in module.parameters():
-            value = _golden_value(canonical[id(parameter)], tuple(parameter.shape), output_convs)
-            parameter.copy_(torch.from_numpy(value))
+            name = canonical[id(parameter)]
+            if name not in _FIXED:
+                value = _golden_value(name, tuple(parameter.shape), output_convs)
+                parameter.copy_(torch.from_numpy(value))
 
 
 def _golden_value(
