@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from cycleisp_runtime.color import SRGB_TO_XYZ
+
 __all__ = ["InversePipeline", "mosaic_planes", "random_inverse_pipeline"]
 
 _XYZ_TO_CAMERA = np.array(
@@ -25,15 +27,6 @@ _XYZ_TO_CAMERA = np.array(
     ]
 )
 """XYZ (D65) to camera R, G, B of four cameras [B]; a random convex mix stands for any camera."""
-
-_SRGB_TO_XYZ = np.array(
-    [
-        [0.4124564, 0.3575761, 0.1804375],
-        [0.2126729, 0.7151522, 0.0721750],
-        [0.0193339, 0.1191920, 0.9503041],
-    ]
-)
-"""IEC 61966-2-1, D65."""
 
 _RED_GAIN = (1.2, 2.8)
 _BLUE_GAIN = (1.2, 2.6)
@@ -99,7 +92,7 @@ def _area_mean(linear: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.flo
 def random_inverse_pipeline(rng: np.random.Generator) -> InversePipeline:
     """A random camera, white balance, brightness and tone curve."""
     weights = rng.uniform(1e-8, 1.0, size=4)
-    to_camera = np.tensordot(weights / weights.sum(), _XYZ_TO_CAMERA, axes=1) @ _SRGB_TO_XYZ
+    to_camera = np.tensordot(weights / weights.sum(), _XYZ_TO_CAMERA, axes=1) @ SRGB_TO_XYZ
     matrix = to_camera / to_camera.sum(axis=1, keepdims=True)
     # Camera matrices make every channel a blend of all three. Under coloured light, or on flowers,
     # a sensor sees nearly separate channels; a network that never met them trusts the others too

@@ -12,6 +12,7 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
+from cycleisp_runtime.color import SRGB_TO_XYZ
 from cycleisp_runtime.dng import Tag, mosaic_directories
 from cycleisp_runtime.errors import InputError
 from cycleisp_runtime.frame import Area, Camera, Exposure, RawFrame
@@ -28,15 +29,6 @@ __all__ = ["read_vendor"]
 
 _ORIENTATIONS = {0: 1, 1: 2, 3: 3, 2: 4, 4: 5, 6: 6, 7: 7, 5: 8}
 """LibRaw's flip -> EXIF orientation: the inverse of "50132467"[orientation % 8] in identify.cpp."""
-
-_SRGB_TO_XYZ = np.array(
-    [
-        [0.4124564, 0.3575761, 0.1804375],
-        [0.2126729, 0.7151522, 0.0721750],
-        [0.0193339, 0.1191920, 0.9503041],
-    ]
-)
-"""IEC 61966-2-1, for D65."""
 
 
 def read_vendor(tags: Tiff | None, file: IO[bytes], source: Path, limits: Limits) -> RawFrame:
@@ -137,7 +129,7 @@ def _color_matrix(facts: LibRawFacts) -> npt.NDArray[np.float64] | None:
     own = np.array(facts.xyz_to_camera).reshape(3, 3)
     if np.linalg.matrix_rank(own) == 3:
         return own
-    through_srgb = _SRGB_TO_XYZ @ np.array(facts.camera_to_srgb).reshape(3, 3)
+    through_srgb = SRGB_TO_XYZ @ np.array(facts.camera_to_srgb).reshape(3, 3)
     if np.linalg.matrix_rank(through_srgb) < 3:
         return None
     inverse: npt.NDArray[np.float64] = np.linalg.inv(through_srgb)
