@@ -53,6 +53,7 @@ class Result:
         psnr_db: of every frame.
         mean_error_dn: over all samples of all frames.
         worst_plane_dn: mean error of the colour plane where it is largest.
+        expected_db: mean gain that the denoiser expected without the truth; None for noisy frames.
     """
 
     model: str
@@ -61,6 +62,7 @@ class Result:
     psnr_db: list[float]
     mean_error_dn: float
     worst_plane_dn: float
+    expected_db: float | None
 
 
 def load_burst(path: Path) -> Burst:
@@ -86,16 +88,23 @@ def measure(
     burst: Burst, denoiser: Denoiser, noise: list[NoiseModel], name: str, *, keep_levels: bool
 ) -> Result:
     """What one model does to every frame, each with its own noise."""
-    outputs = []
+    outputs, expected = [], []
     for frame, model in zip(burst.frames, noise, strict=True):
         denoised = denoiser(frame, noise=model, keep_levels=keep_levels)
         outputs.append(denoised.frame.samples / denoised.level_scale)
+        expected.append(denoised.expected_gain_db or 0.0)
     levels = "kept" if keep_levels else "16 bits"
-    return compare(burst, outputs, denoiser.bundle.record.name, name, levels)
+    gain = statistics.mean(expected)
+    return compare(burst, outputs, denoiser.bundle.record.name, name, levels, gain)
 
 
 def compare(
-    burst: Burst, outputs: list[npt.NDArray[np.float64]], model: str, noise: str, levels: str
+    burst: Burst,
+    outputs: list[npt.NDArray[np.float64]],
+    model: str,
+    noise: str,
+    levels: str,
+    expected_db: float | None = None,
 ) -> Result:
     """Outputs (H, W) in the burst's DN against its truth."""
     first = burst.frames[0]
@@ -109,6 +118,7 @@ def compare(
         [psnr(output, burst.truth, peak) for output in outputs],
         float(error.mean()),
         max(planes, key=abs),
+        expected_db,
     )
 
 
@@ -116,7 +126,16 @@ def burst_table(results: list[Result]) -> str:
     """Every result beside the first one, which is that of the noisy frames."""
     before = statistics.mean(results[0].psnr_db)
     return table(
-        ["model", " noise", " levels", "PSNR dB", "gain", "mean error DN", "worst plane DN"],
+        [
+            "model",
+            " noise",
+            " levels",
+            "PSNR dB",
+            "gain",
+            "expected",
+            "mean error DN",
+            "worst plane DN",
+        ],
         [
             [
                 result.model,
@@ -124,6 +143,7 @@ def burst_table(results: list[Result]) -> str:
                 result.levels,
                 f"{statistics.mean(result.psnr_db):.2f}",
                 f"{statistics.mean(result.psnr_db) - before:+.2f}",
+                "-" if result.expected_db is None else f"{result.expected_db:+.2f}",
                 f"{result.mean_error_dn:+.3f}",
                 f"{result.worst_plane_dn:+.3f}",
             ]

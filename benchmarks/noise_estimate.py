@@ -116,7 +116,7 @@ def measure(paths: list[Path]) -> Iterator[Measured]:
                 estimate = estimate_noise(simulated_frame(noisy))
                 true = NoiseModel.uniform(shot, read)
                 truth, planes = _middle(clean), _middle(noisy)
-                best = _quality(denoise(planes, shot, read), truth)
+                best = _quality(denoise(planes, shot, read).planes, truth)
                 yield Measured(
                     path.stem,
                     scale,
@@ -126,7 +126,7 @@ def measure(paths: list[Path]) -> Iterator[Measured]:
                     estimate.flat,
                     estimate.confidence,
                     estimate.pulled_down,
-                    best - _quality(denoise(planes, estimate.shot, estimate.read), truth),
+                    best - _quality(denoise(planes, estimate.shot, estimate.read).planes, truth),
                     best - _quality(planes, truth),
                 )
 

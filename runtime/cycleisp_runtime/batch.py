@@ -10,7 +10,7 @@ import msgspec
 
 from cycleisp_runtime.denoiser import Denoised, Denoiser, unchanged
 from cycleisp_runtime.errors import CalibrationError, CycleISPError, OutputError, SettingsError
-from cycleisp_runtime.frame import RawFrame
+from cycleisp_runtime.frame import LevelsSource, RawFrame
 from cycleisp_runtime.jobs import Job
 from cycleisp_runtime.noise import NoiseModel
 from cycleisp_runtime.noise_source import NoiseChoice, choose_noise
@@ -28,7 +28,7 @@ class BatchSettings:
 
     Attributes:
         noise: the frames' noise; None takes what each file declares, or an estimate from it.
-        strength: share of the model's output, 0..1.
+        strength: share of the model's correction, of what is expected to help, 0..1.
         tile: side of a tile in packed samples; None for the default.
         keep_levels: write at the input's levels instead of 16 bits.
         layout: how to read dumps without a header; None for RAW files.
@@ -71,7 +71,11 @@ class Outcome(msgspec.Struct, kw_only=True):
         size: width and height of the picture.
         black: DN of zero light in the input, per position of the 2x2 cell, row by row.
         white: DN of saturation in the input.
+        levels_from: where black and white are known from, as ``RawFrame`` says.
         noise: the noise, and where it is known from.
+        strength: share of the model's output in the result: what was asked for, times ``trust``.
+        trust: share of the model's correction that is expected to help this frame, 0..1.
+        expected_gain_db: PSNR that the frame is expected to have gained; None where not known.
         level_scale: factor from the input's levels to the output's.
         seconds: by step.
         model: name of the model.
@@ -87,7 +91,11 @@ class Outcome(msgspec.Struct, kw_only=True):
     size: tuple[int, int] | None = None
     black: tuple[float, float, float, float] | None = None
     white: float | None = None
+    levels_from: LevelsSource | None = None
     noise: NoiseFacts | None = None
+    strength: float | None = None
+    trust: float | None = None
+    expected_gain_db: float | None = None
     level_scale: int | None = None
     seconds: dict[str, float] = {}
     model: str
@@ -147,6 +155,7 @@ def _denoise(
     outcome.size = (frame.area.width, frame.area.height)
     outcome.black = frame.black
     outcome.white = frame.white
+    outcome.levels_from = frame.levels_from
     outcome.warnings = list(frame.warnings)
     with watch.step("noise"):
         choice = _noise_of(frame, settings)
@@ -172,6 +181,9 @@ def _denoise(
             progress=progress,
         )
     outcome.warnings += denoised.warnings
+    outcome.strength = denoised.strength
+    outcome.trust = denoised.trust
+    outcome.expected_gain_db = denoised.expected_gain_db
     outcome.level_scale = denoised.level_scale
     watch.seconds.update(denoised.seconds)
     with watch.step("write"):

@@ -2,6 +2,8 @@
 
     frame -> tiles of normalised packed samples and their variance -> backend -> frame at 16 bits
 
+Before that a few crops of the frame say how much of the model's correction helps it (``risk.py``);
+what is mixed in is that share, one for the whole frame, times the strength that the caller wants.
 A denoised value is finer than the sensor's step, so levels and samples are multiplied by the
 largest power of two that 16 bits can hold.
 """
@@ -24,6 +26,7 @@ from cycleisp_runtime.bundle import Bundle, Quality, find_bundle
 from cycleisp_runtime.errors import BackendError, BundleError, SettingsError
 from cycleisp_runtime.frame import RawFrame
 from cycleisp_runtime.noise import NoiseModel
+from cycleisp_runtime.risk import frame_risk
 from cycleisp_runtime.stopwatch import Stopwatch
 from cycleisp_runtime.tiles import MOST_DN, MosaicTiles, TilePlan, plan_tiles
 
@@ -36,6 +39,9 @@ DEFAULT_TILE = 512
 """Packed samples: a sixth of the work goes into halos of 22, about 110 MB into an edge model's
 features. Half of it takes a quarter of the memory and spends a third of the work on halos."""
 
+LOW_TRUST = 0.5
+"""Below it the frame is hardly denoised, which is said."""
+
 _Tile = npt.NDArray[np.float32]
 
 
@@ -46,7 +52,10 @@ class Denoised:
     Attributes:
         frame: samples and levels already multiplied by ``level_scale``.
         level_scale: a power of two.
-        strength: 0 for unchanged samples, 1 for the model's output.
+        strength: share of the model's output in the frame: what was asked for, times ``trust``.
+        trust: share of the model's correction that is expected to help this frame, 0..1; 1 where
+            too few samples say anything.
+        expected_gain_db: PSNR that the frame is expected to have gained; None where not known.
         residual: noise that is left, in normalised units; None where samples are unchanged, so
             that what was known of their noise still holds.
         seconds: by step.
@@ -56,6 +65,8 @@ class Denoised:
     frame: RawFrame
     level_scale: int
     strength: float
+    trust: float
+    expected_gain_db: float | None
     residual: NoiseModel | None
     seconds: dict[str, float]
     warnings: tuple[str, ...]
@@ -113,7 +124,8 @@ class Denoiser:
         Args:
             frame: what the camera delivered.
             noise: its noise, in normalised units.
-            strength: how much of the model's output is mixed in, 0..1.
+            strength: how much of the model's correction is used, 0..1, of the share of it that is
+                expected to help.
             tile: side of a tile in packed samples, halo included; None for ``DEFAULT_TILE``. A
                 frame that is smaller is one tile. Tiles of at least four halos agree with the
                 whole frame to 120 dB, smaller ones to 90 dB, which a warning says.
@@ -136,6 +148,16 @@ class Denoiser:
         noisy, variance = self._buffers(plan)
         with watch.step("noise scale"):
             noise_scale = tiles.noise_scale(noisy[0], variance[0])
+        with watch.step("risk"):
+            risk = frame_risk(
+                frame,
+                noise,
+                lambda samples, its_variance: self._run(samples, its_variance, noise_scale),
+                halo=self.bundle.record.halo.for_90_db,
+                multiple_of=self.bundle.record.multiple_of,
+            )
+        trust = risk.safe_strength
+        share = strength * trust
         for done, core in enumerate(plan.cores, start=1):
             with watch.step("cut"):
                 tiles.cut(core, noisy[0], variance[0])
@@ -146,17 +168,28 @@ class Denoiser:
                     core,
                     denoised[0],
                     result.frame.visible,
-                    strength=strength,
+                    strength=share,
                     level_scale=result.level_scale,
                 )
             if progress is not None:
                 progress(done, len(plan.cores))
         return replace(
             result,
-            strength=strength,
-            residual=residual_noise(self.bundle.record.quality, noise, strength),
+            strength=share,
+            trust=trust,
+            expected_gain_db=risk.expected_gain_db(share),
+            residual=(
+                noise.scaled(risk.remaining(share))
+                if risk.is_known
+                else residual_noise(self.bundle.record.quality, noise, share)
+            ),
             seconds=watch.seconds,
-            warnings=(*result.warnings, *plan_warnings, *self._noise_warnings(noise)),
+            warnings=(
+                *result.warnings,
+                *plan_warnings,
+                *self._noise_warnings(noise),
+                *_trust_warnings(trust),
+            ),
         )
 
     def close(self) -> None:
@@ -239,12 +272,26 @@ def unchanged(frame: RawFrame, *, keep_levels: bool = False) -> Denoised:
             level_scale *= 2
     scaled = frame.with_samples(frame.samples * np.uint16(level_scale), scale=level_scale)
     return Denoised(
-        scaled, level_scale, strength=0.0, residual=None, seconds={}, warnings=tuple(warnings)
+        scaled,
+        level_scale,
+        strength=0.0,
+        trust=1.0,
+        expected_gain_db=None,
+        residual=None,
+        seconds={},
+        warnings=tuple(warnings),
     )
 
 
+def _trust_warnings(trust: float) -> list[str]:
+    if trust >= LOW_TRUST:
+        return []
+    used = f"{trust:.0%} of the model's correction was used"
+    return [f"{used}: the frame has fine texture, or other noise than was told"]
+
+
 def residual_noise(quality: tuple[Quality, ...], noise: NoiseModel, strength: float) -> NoiseModel:
-    """What is left of ``noise``, by the bundle's own measurements.
+    """What is left of ``noise``, by the bundle's own measurements: for frames that say too little.
 
     The mean squared error falls by the ratio r = 10^(-gain / 10), with the gain in dB interpolated
     over log shot; mixing in a share s of the output leaves (1 - s)^2 + (1 - (1 - s)^2) r of it.

@@ -8,7 +8,7 @@ import msgspec
 
 from cycleisp_runtime.bundle import BundleRecord, find_bundle, shipped_bundles
 from cycleisp_runtime.errors import CalibrationError
-from cycleisp_runtime.frame import Exposure, RawFrame
+from cycleisp_runtime.frame import Exposure, LevelsSource, RawFrame
 from cycleisp_runtime.noise import NoiseModel
 from cycleisp_runtime.noise_estimate import estimate_noise
 from cycleisp_runtime.readers import read_frame
@@ -56,6 +56,7 @@ class FrameFacts(msgspec.Struct, frozen=True):
     black: tuple[float, float, float, float]
     black_varies: tuple[str, ...]
     white: float
+    levels_from: LevelsSource
     white_balance: tuple[float, float, float] | None
     color_matrix: list[list[float]] | None
     orientation: int
@@ -111,6 +112,7 @@ def describe_frame(frame: RawFrame, file: Path) -> FrameFacts:
             if deltas is not None
         ),
         white=frame.white,
+        levels_from=frame.levels_from,
         white_balance=frame.white_balance,
         color_matrix=None if matrix is None else matrix.tolist(),
         orientation=frame.orientation,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,12 @@ from cycleisp_runtime.bayer import Phase
 from cycleisp_runtime.errors import InputError
 from cycleisp_runtime.noise import NoiseModel
 
-__all__ = ["Area", "Camera", "Exposure", "RawFrame"]
+__all__ = ["Area", "Camera", "Exposure", "LevelsSource", "RawFrame"]
+
+LevelsSource = Literal["file", "default", "libraw", "layout", "memory"]
+"""Where black and white are known from: tags of the file; the DNG specification, for a level that
+the file does not state; LibRaw and its table of cameras; the layout given with a dump; the program
+that made the frame."""
 
 
 class Area(NamedTuple):
@@ -69,6 +74,7 @@ class RawFrame:
         cfa: phase at the top left corner of ``area``.
         black: DN of zero light per cell position (row by row) at the corner of ``area``.
         white: DN of saturation; above every black level.
+        levels_from: where black and white are known from.
         area: the part that holds the picture; the rest is masked and is never denoised.
         black_rows: (area.height,) float64, DN added to ``black`` per row of ``area``, or None.
         black_columns: (area.width,) float64, the same per column, or None.
@@ -100,6 +106,7 @@ class RawFrame:
     noise_profile: NoiseModel | None = None
     reserved_dn: int | None = None
     source: Path | None = None
+    levels_from: LevelsSource = "memory"
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

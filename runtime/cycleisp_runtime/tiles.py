@@ -115,6 +115,13 @@ class MosaicTiles:
         self._black = frame.cfa.by_plane(frame.black)
         self._range = tuple(frame.white - black for black in self._black)
 
+    @property
+    def black_end(self) -> tuple[float, ...]:
+        """Normalised value of DN 0, below which no sample can be, per plane R, Gr, Gb, B."""
+        return tuple(
+            -black / extent for black, extent in zip(self._black, self._range, strict=True)
+        )
+
     def cut(
         self, core: Core, noisy: npt.NDArray[np.float32], variance: npt.NDArray[np.float32]
     ) -> None:

@@ -41,7 +41,7 @@ def test_a_report_says_what_was_read_and_written(tmp_path: Path, denoiser: Denoi
     assert outcome.noise.source == "profile"
     assert outcome.noise.shot == pytest.approx(1.9e-4)
     assert list(outcome.seconds) == [
-        "read", "noise", "levels", "noise scale", "cut", "network", "stitch", "write",
+        "read", "noise", "levels", "noise scale", "risk", "cut", "network", "stitch", "write",
     ]  # fmt: skip
     np.testing.assert_array_equal(
         read_frame(job.output).samples, read_frame(FRAME).samples.astype(int) * 4

@@ -26,7 +26,7 @@ def test_a_frame_as_json() -> None:
     assert facts["camera"] == "NIKON D750"
     assert (facts["size"], facts["cfa"], facts["area"]) == ([300, 200], "RGGB", [5, 13, 200, 300])
     assert (facts["black"], facts["white"]) == ([600, 608, 592, 620], 15520)
-    assert facts["black_varies"] == []
+    assert (facts["black_varies"], facts["levels_from"]) == ([], "file")
     assert facts["noise_profile"] is None
     assert len(facts["color_matrix"]) == 3
 
@@ -36,7 +36,10 @@ def test_a_frame_for_people() -> None:
     assert result.exit_code == 0
     assert "picture         256x192 GRBG at (0, 0) of 256x192 stored" in result.stdout
     assert "noise profile   shot 0.00019" in result.stdout
-    assert "black 600 600 600 600 and more along rows and columns, white 15520" in result.stdout
+    assert (
+        "black 600 600 600 600 and more along rows and columns, white 15520, from file"
+        in result.stdout
+    )
 
 
 @pytest.mark.parametrize("as_json", [True, False])

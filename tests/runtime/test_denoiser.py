@@ -28,6 +28,23 @@ from tests.strategies import frames, noise_models
 NOISE = NoiseModel.uniform(1e-3, 1e-6)
 
 
+class MeanOfThree(Backend):
+    """Averages three neighbours of a row, which takes fine texture for noise."""
+
+    name = "mean"
+    precision = "fp32"
+
+    def run(
+        self,
+        noisy: npt.NDArray[np.float32],
+        variance: npt.NDArray[np.float32],  # noqa: ARG002  the protocol's
+        noise_scale: float,  # noqa: ARG002  the protocol's
+    ) -> npt.NDArray[np.float32]:
+        padded = np.pad(noisy, [(0, 0)] * 3 + [(1, 1)], mode="edge")
+        total: npt.NDArray[np.float32] = padded[..., :-2] + noisy + padded[..., 2:]
+        return total * np.float32(1 / 3)
+
+
 class ConstantBackend(Backend):
     """Puts out one value everywhere."""
 
@@ -146,6 +163,55 @@ def test_strength_0_runs_no_network() -> None:
     assert result.residual is None
 
 
+def a_striped_frame(contrast: float, noise: NoiseModel) -> tuple[RawFrame, npt.NDArray[np.float64]]:
+    """300x400 samples, stripes four samples wide, and their clean DN."""
+    stripes = np.where(np.arange(400) % 8 < 4, contrast, -contrast)
+    clean = np.broadcast_to(0.4 + stripes, (300, 400))
+    deviation = np.sqrt(noise.mean_shot * clean + noise.mean_read)
+    noisy = clean + deviation * np.random.default_rng(3).standard_normal(clean.shape)
+    samples = np.rint(500 + 60000 * noisy).clip(0, 65535).astype(np.uint16)
+    return RawFrame(samples, Phase.RGGB, (500,) * 4, 60500, Area(0, 0, 300, 400)), (
+        500 + 60000 * clean
+    )
+
+
+@pytest.mark.parametrize("contrast", [0.0, 0.01, 0.02, 0.05])
+def test_a_model_that_harms_texture_never_makes_a_frame_worse(contrast: float) -> None:
+    frame, clean = a_striped_frame(contrast, NOISE)
+    denoiser = Denoiser(a_bundle(), MeanOfThree())
+    result = denoiser(frame, noise=NOISE)
+    before, after = (np.square(x - clean).mean() for x in (frame.samples, result.frame.samples))
+    gain = 10 * math.log10(before / after)
+    assert gain > -0.01
+    assert result.expected_gain_db == pytest.approx(gain, abs=0.15)  # 120,000 samples
+    assert result.residual is not None
+    assert result.residual.mean_shot / NOISE.mean_shot == pytest.approx(after / before, rel=0.04)
+    warned = any("of the model's correction was used" in text for text in result.warnings)
+    assert warned == (result.trust < 0.5)
+
+
+def test_half_the_strength_is_half_of_what_is_trusted() -> None:
+    frame, _ = a_striped_frame(0.02, NOISE)
+    denoiser = Denoiser(a_bundle(), MeanOfThree())
+    whole, half = (denoiser(frame, noise=NOISE, strength=strength) for strength in (1.0, 0.5))
+    assert half.trust == whole.trust == whole.strength == 2 * half.strength
+    assert half.expected_gain_db is not None
+    assert whole.expected_gain_db is not None
+    assert 0 < half.expected_gain_db < whole.expected_gain_db
+
+
+def test_trust_does_not_depend_on_tiles_and_differs_from_frame_to_frame(network: Path) -> None:
+    found = []
+    for contrast in (0.0, 0.05):
+        frame, _ = a_striped_frame(contrast, NOISE)
+        with Denoiser.load(network, threads=1) as denoiser:
+            results = [denoiser(frame, noise=NOISE, tile=tile) for tile in (24, 64, 512)]
+        # the noise scale is a sum over tiles
+        assert [r.trust for r in results] == pytest.approx([results[0].trust] * 3, rel=1e-6)
+        found.append(results[0].trust)
+    assert found[0] != pytest.approx(found[1], rel=1e-3)
+
+
 def test_the_noise_scale_is_one_number_per_frame() -> None:
     backend, frame = ConstantBackend(0.1), a_frame(90, 70)
     Denoiser(a_bundle(), backend)(frame, noise=NOISE, tile=16)
@@ -169,17 +235,18 @@ def test_tiles_agree_bit_by_bit_with_the_whole_frame(
 ) -> None:
     samples = np.random.default_rng(2).integers(0, 65536, (height, width), np.uint16)
     frame = RawFrame(samples, phase, (512, 500, 520, 510), 65535, Area(0, 0, height, width))
+    noise = NoiseModel.uniform(1e-2, 1e-4)
     with Denoiser.load(network, threads=1) as denoiser:
-        whole = denoiser(frame, noise=NOISE, tile=1024).frame.samples
+        whole = denoiser(frame, noise=noise, tile=1024).frame.samples
         assert np.abs(whole.astype(int) - samples).max() > 100
         for tile in (18, 24, 32, 64, 128):
-            tiled = denoiser(frame, noise=NOISE, tile=tile).frame.samples
+            tiled = denoiser(frame, noise=noise, tile=tile).frame.samples
             np.testing.assert_array_equal(tiled, whole)
 
 
 def test_the_frame_is_what_the_network_says_of_the_mirrored_frame(network: Path) -> None:
     """The same picture by another way: numpy's padding, one run, plain arithmetic in float64."""
-    frame, margin = a_frame(63, 80, white=65535), 12
+    frame, margin = a_frame(95, 112, white=65535), 12
     (height, width), (row, column) = frame.visible.shape, np.indices(frame.visible.shape)
     black = np.array(frame.black)[row % 2 * 2 + column % 2]
     span = 65535 - black
@@ -191,10 +258,13 @@ def test_the_frame_is_what_the_network_says_of_the_mirrored_frame(network: Path)
     noise_scale = math.sqrt(variance[inner].mean())
     with OnnxRuntimeBackend(Bundle.load(network), threads=1) as backend:
         denoised = backend.run(packed, variance, noise_scale)[inner][0]
-    expected = np.rint(unpack(denoised, frame.cfa, height, width) * span + black).clip(0, 65535)
     with Denoiser.load(network, threads=1) as denoiser:
-        result = denoiser(frame, noise=NOISE).frame.visible
-    np.testing.assert_allclose(result, expected, atol=1)  # rounding, in float32 and in float64
+        result = denoiser(frame, noise=NOISE)
+    assert 0.01 < result.trust < 0.99
+    corrected = unpack(denoised, frame.cfa, height, width) * span + black
+    expected = frame.visible + result.trust * (corrected - frame.visible)
+    # rounding, in float32 and in float64
+    np.testing.assert_allclose(result.frame.visible, np.rint(expected).clip(0, 65535), atol=1)
 
 
 @pytest.mark.parametrize("tile", [60, 128])
@@ -258,7 +328,7 @@ def test_progress_counts_every_tile() -> None:
         a_frame(), noise=NOISE, tile=16, progress=lambda done, total: seen.append((done, total))
     )
     assert seen == [(done, 6) for done in range(1, 7)]
-    assert list(result.seconds) == ["levels", "noise scale", "cut", "network", "stitch"]
+    assert list(result.seconds) == ["levels", "noise scale", "risk", "cut", "network", "stitch"]
     assert all(seconds >= 0 for seconds in result.seconds.values())
 
 

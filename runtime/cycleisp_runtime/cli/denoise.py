@@ -87,7 +87,8 @@ def _dump_layout(
     type=click.FloatRange(0, 1),
     default=1.0,
     show_default=True,
-    help="Share of the model's output; 0 leaves every sample as it is.",
+    help="Share of the model's correction, of what is expected to help the frame; 0 leaves every "
+    "sample as it is.",
 )
 @click.option(
     "--keep-levels", is_flag=True, help="Write at the input's levels instead of all 16 bits."
@@ -163,10 +164,12 @@ def denoise(
 def _line(outcome: Outcome) -> str:
     """A file that was done, for people."""
     width, height = outcome.size or (0, 0)
+    gain = outcome.expected_gain_db
+    expected = "" if gain is None else f"expected gain {gain:.1f} dB, "
     return (
         f"{outcome.input} -> {outcome.output}: {outcome.camera or 'unknown camera'}, "
         f"{width}x{height} {outcome.cfa}, noise: {_noise_words(outcome.noise)}, "
-        f"levels x{outcome.level_scale}, {sum(outcome.seconds.values()):.1f} s"
+        f"{expected}levels x{outcome.level_scale}, {sum(outcome.seconds.values()):.1f} s"
     )
 
 

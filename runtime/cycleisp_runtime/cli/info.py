@@ -64,7 +64,10 @@ def _frame_rows(facts: FrameFacts) -> Iterator[tuple[str, str]]:
         f"{width}x{height} {facts.cfa} at ({left}, {top}) of {stored_width}x{stored_height} stored",
     )
     varies = f" and more along {' and '.join(facts.black_varies)}" if facts.black_varies else ""
-    yield "levels", f"black {_numbers(facts.black)}{varies}, white {facts.white:g}"
+    yield (
+        "levels",
+        f"black {_numbers(facts.black)}{varies}, white {facts.white:g}, from {facts.levels_from}",
+    )
     yield "white balance", _numbers(facts.white_balance) if facts.white_balance else "none usable"
     yield "colour matrix", "; ".join(map(_numbers, facts.color_matrix or [])) or "none"
     yield "orientation", str(facts.orientation)

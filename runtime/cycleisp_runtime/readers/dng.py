@@ -74,12 +74,15 @@ def read_dng(tiff: Tiff, file: IO[bytes], source: Path, limits: Limits) -> RawFr
         )
     visible = samples[area.slices]
     refuse_dark(visible, source)
-    has_black = directory.get(Tag.BlackLevel) is not None
+    has_black, has_white = (
+        directory.get(tag) is not None for tag in (Tag.BlackLevel, Tag.WhiteLevel)
+    )
     return RawFrame(
         samples=samples,
         cfa=phase,
         black=levels.black,
         white=levels.white,
+        levels_from="file" if has_black and has_white else "default",
         area=area,
         black_rows=levels.black_rows,
         black_columns=levels.black_columns,

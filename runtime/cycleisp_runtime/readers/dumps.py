@@ -251,6 +251,7 @@ def read_dump(path: Path, layout: DumpLayout, limits: Limits) -> RawFrame:
         cfa=layout.cfa,
         black=(layout.black,) * 4,
         white=layout.white_dn,
+        levels_from="layout",
         area=Area(0, 0, layout.height, layout.width),
         source=path,
         warnings=tuple(warnings),

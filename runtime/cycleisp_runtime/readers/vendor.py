@@ -64,6 +64,7 @@ def read_vendor(tags: Tiff | None, file: IO[bytes], source: Path, limits: Limits
         cfa=phase,
         black=black,
         white=facts.white,
+        levels_from="libraw",
         area=area,
         white_balance=white_balance,
         color_matrix=color_matrix,
