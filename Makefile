@@ -15,7 +15,7 @@ DEMO := .venv-demo/ready-$(VERSION)
 DEVELOP := .venv/ready-$(VERSION)
 PIP := -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help demo test check lint types imports slow format quality corpus clean
+.PHONY: help demo test check lint types imports slow format mini quality corpus clean
 
 help:  ## print these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 18
@@ -47,6 +47,9 @@ slow: $(DEVELOP)  ## the proofs that take minutes
 format: $(DEVELOP)  ## rewrite the sources as `make lint` wants them
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
+
+mini: $(DEVELOP)  ## train every stage in minutes, from what the repository holds
+	.venv/bin/python -m benchmarks.mini
 
 quality: $(DEVELOP)  ## dB and ms per MP of the shipped models beside NLM and PMRID
 	.venv/bin/python -m benchmarks.quality $(addprefix --data ,$(DATA))

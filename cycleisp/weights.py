@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cycleisp.models import NETWORKS, create_model
-from cycleisp.training.checkpoint import save_weights
+from cycleisp.models.storage import save_network
 from cycleisp_runtime.errors import InputError, SettingsError
 from cycleisp_runtime.writers.atomic import atomic_output, check_output
 
@@ -79,7 +79,7 @@ def import_weights(source: Path, output: Path, *, force: bool = False) -> Publis
     weights, network = read_published(source)
     with atomic_output(output.with_suffix(".json"), source=source, force=force) as file:
         file.write((json.dumps(asdict(weights), indent=2) + "\n").encode())
-        save_weights(output, network, weights.model, weights.size)
+        save_network(output, network, weights.model, weights.size)
     return weights
 
 

@@ -3,8 +3,8 @@
 T. Brooks et al., "Unprocessing Images for Learned Raw Denoising", CVPR 2019, section 3: undo tone
 mapping, gamma, colour correction and white balance, then take the mosaic. Numbers marked [B] are
 from the authors' code (google-research/unprocessing, Apache-2.0); our ranges are wider on purpose,
-because the cameras of our users are: white-balance gains reach down to 1.2, and some frames are
-exposed up to four stops lower.
+because the cameras of our users are: ``ANY_CAMERA`` has white-balance gains down to 1.2 and some
+frames that are exposed up to four stops lower.
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ import numpy.typing as npt
 
 from cycleisp_runtime.color import SRGB_TO_XYZ
 
-__all__ = ["InversePipeline", "mosaic_planes", "random_inverse_pipeline"]
+__all__ = [
+    "ANY_CAMERA",
+    "CameraLaw",
+    "InversePipeline",
+    "mosaic_planes",
+    "random_inverse_pipeline",
+]
 
 _XYZ_TO_CAMERA = np.array(
     [
@@ -28,16 +34,45 @@ _XYZ_TO_CAMERA = np.array(
 )
 """XYZ (D65) to camera R, G, B of four cameras [B]; a random convex mix stands for any camera."""
 
-_RED_GAIN = (1.2, 2.8)
-_BLUE_GAIN = (1.2, 2.6)
-"""White balance; [B] has 1.9 to 2.4 and 1.5 to 1.9."""
-
-_DARK_SHARE = 0.4
 _DARKEST_STOPS = 4.0
 
-_VIVID_SHARE = 0.5
 _MOST_VIVID = 1.4
 """How far past the camera's overlapping filters (0) and sRGB's own primaries (1) colours go."""
+
+
+@dataclass(frozen=True)
+class CameraLaw:
+    """How likely each camera, white balance, exposure and tone curve is.
+
+    Attributes:
+        red_gain: white-balance gains of red over green, uniform between the two; [B]: 1.9 to 2.4.
+        blue_gain: the same of blue; [B]: 1.5 to 1.9.
+        brightness_spread: deviation of the picture's exposure about 0.8; [B]: 0.1.
+        tones: shares of the smoothstep tone curve, one of which is undone; [B]: 1 alone.
+        dark_share: how many frames are exposed up to four stops lower.
+        vivid_share: how many cameras have less overlap of their filters than the matrices.
+        matrices: which of four measured camera matrices are mixed.
+    """
+
+    red_gain: tuple[float, float]
+    blue_gain: tuple[float, float]
+    brightness_spread: float
+    tones: tuple[float, ...]
+    dark_share: float = 0.0
+    vivid_share: float = 0.0
+    matrices: tuple[int, ...] = (0, 1, 2, 3)
+
+
+ANY_CAMERA = CameraLaw(
+    red_gain=(1.2, 2.8),
+    blue_gain=(1.2, 2.6),
+    brightness_spread=0.1,
+    tones=(0.0, 1.0),
+    dark_share=0.4,
+    vivid_share=0.5,
+)
+"""What a denoiser for any user's camera must cope with. Brooks et al. undo a smoothstep tone curve
+in every picture; half of ours have none, since many cameras' JPEGs are rendered flatter."""
 
 
 @dataclass(frozen=True)
@@ -89,28 +124,29 @@ def _area_mean(linear: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.flo
     return total / np.float32(side * side)
 
 
-def random_inverse_pipeline(rng: np.random.Generator) -> InversePipeline:
-    """A random camera, white balance, brightness and tone curve."""
-    weights = rng.uniform(1e-8, 1.0, size=4)
-    to_camera = np.tensordot(weights / weights.sum(), _XYZ_TO_CAMERA, axes=1) @ SRGB_TO_XYZ
+def random_inverse_pipeline(
+    rng: np.random.Generator, law: CameraLaw = ANY_CAMERA
+) -> InversePipeline:
+    """A random camera, white balance, brightness and tone curve of the law."""
+    measured = _XYZ_TO_CAMERA[list(law.matrices)]
+    weights = rng.uniform(1e-8, 1.0, size=len(measured))
+    to_camera = np.tensordot(weights / weights.sum(), measured, axes=1) @ SRGB_TO_XYZ
     matrix = to_camera / to_camera.sum(axis=1, keepdims=True)
     # Camera matrices make every channel a blend of all three. Under coloured light, or on flowers,
     # a sensor sees nearly separate channels; a network that never met them trusts the others too
     # much and made such pictures worse (by 3 dB in the blue plane of the worst one).
-    if rng.random() < _VIVID_SHARE:
+    if rng.random() < law.vivid_share:
         matrix += rng.uniform(0.0, _MOST_VIVID) * (np.eye(3) - matrix)
 
-    brightness = 1.0 / rng.normal(0.8, 0.1)
-    if rng.random() < _DARK_SHARE:
+    brightness = 1.0 / rng.normal(0.8, law.brightness_spread)
+    if rng.random() < law.dark_share:
         brightness *= 2.0 ** rng.uniform(0.0, _DARKEST_STOPS)
-    white_balance = np.array([rng.uniform(*_RED_GAIN), 1.0, rng.uniform(*_BLUE_GAIN)])
+    white_balance = np.array([rng.uniform(*law.red_gain), 1.0, rng.uniform(*law.blue_gain)])
 
     codes = np.linspace(0.0, 1.0, 256)
-    # Brooks et al. undo a smoothstep tone curve in every picture; half of ours have none, since
-    # many cameras' JPEGs are rendered flatter.
-    if rng.random() < 0.5:
-        codes = 0.5 - np.sin(np.arcsin(1.0 - 2.0 * codes) / 3.0)
-    table = np.maximum(codes, 1e-8) ** 2.2
+    tone = law.tones[int(rng.integers(len(law.tones)))]
+    smoothstep_undone = 0.5 - np.sin(np.arcsin(1.0 - 2.0 * codes) / 3.0)
+    table = np.maximum(codes + tone * (smoothstep_undone - codes), 1e-8) ** 2.2
     return InversePipeline(
         table.astype(np.float32),
         matrix.astype(np.float32),

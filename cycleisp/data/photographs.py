@@ -1,13 +1,9 @@
-"""Clean photographs in memory, and training pairs cut from them.
-
-A batch is a pure function of (seed, step): nothing about the stream of data needs to be saved for a
-run to be resumed exactly where it stopped.
-"""
+"""Clean photographs in memory, and random patches of them."""
 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +11,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cycleisp.data.inverse_pipeline import mosaic_planes, random_inverse_pipeline
-from cycleisp.noise import NoiseLaw, noisy_samples, variance_map
-from cycleisp_runtime.errors import InputError
+from cycleisp_runtime.errors import InputError, SettingsError
 
-__all__ = ["Batch", "SampledPairs", "load_photographs"]
+__all__ = [
+    "Photographs",
+    "load_photograph",
+    "load_photographs",
+    "random_patch",
+    "random_place",
+    "random_reduction",
+]
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"}
 
@@ -27,39 +28,51 @@ _REDUCTION_SHARES = (0.4, 0.4, 0.2)
 """How often a patch is reduced by 1, 2 and 3: the more, the denser its texture and the less of what
 a JPEG encoder left."""
 
-_GRAIN_SHARE = 0.35
-
 _DETAIL_SHARE = 0.5
 """How often the more detailed of two places is taken: photographs are mostly sky and wall, and a
 network that mostly sees those takes dense foliage for noise."""
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Clean and noisy packed RAW of one training step.
+class Photographs:
+    """sRGB codes (H, W, 3) by name, in two parts, and what could not be used.
 
     Attributes:
-        clean: (N, 4, h, w) float32, normalised, in [0, 1].
-        noisy: (N, 4, h, w) float32, normalised.
-        variance: (N, 4, h, w) float32, the variance map of ``noisy``.
-        noise_scale: (N, 1, 1, 1) float32, sqrt of the mean variance of each patch.
+        training: what networks learn from.
+        held_out: what they are judged by.
+        skipped: why a picture is in neither part, by name.
     """
 
-    clean: npt.NDArray[np.float32]
-    noisy: npt.NDArray[np.float32]
-    variance: npt.NDArray[np.float32]
-    noise_scale: npt.NDArray[np.float32]
+    training: dict[str, npt.NDArray[np.uint8]]
+    held_out: dict[str, npt.NDArray[np.uint8]]
+    skipped: dict[str, str]
+
+    def manifest(self) -> dict[str, object]:
+        """SHA-256 of the codes of every picture that is trained on, and the names of the others."""
+        return {
+            "trained_on": {
+                name: hashlib.sha256(picture.tobytes()).hexdigest()
+                for name, picture in self.training.items()
+            },
+            "held_out": list(self.held_out),
+            "skipped": self.skipped,
+        }
 
 
 def load_photographs(
-    folder: Path, pattern: str, minimum_side: int
-) -> dict[str, npt.NDArray[np.uint8]]:
-    """sRGB codes (H, W, 3) of every picture of a folder whose name matches, by name.
+    folder: Path, *, pattern: str, minimum_side: int, held_out: int
+) -> Photographs:
+    """The pictures of a folder whose name matches; those that cannot be used are skipped.
 
-    Pictures with a side below ``minimum_side`` are left out.
+    Args:
+        folder: where they stand.
+        pattern: a name, with ``*`` and ``?`` for what varies.
+        minimum_side: pictures with a side below it are skipped.
+        held_out: every n-th picture, by name, is not trained on.
 
     Raises:
-        InputError: where the folder or a picture cannot be read, or no picture is left.
+        InputError: where the folder cannot be read.
+        SettingsError: where too few pictures are left to hold one out.
     """
     try:
         paths = sorted(folder.iterdir())
@@ -68,21 +81,41 @@ def load_photographs(
             "the folder of photographs cannot be read", subject=folder, met=error.strerror
         ) from error
     pictures: dict[str, npt.NDArray[np.uint8]] = {}
+    skipped: dict[str, str] = {}
     for path in paths:
         if path.suffix.lower() in _SUFFIXES and fnmatch.fnmatchcase(path.name, pattern):
-            codes = _load_photograph(path)
+            try:
+                codes = load_photograph(path)
+            except InputError as error:
+                skipped[path.name] = error.reason
+                continue
             if min(codes.shape[:2]) >= minimum_side:
                 pictures[path.name] = codes
-    if not pictures:
-        raise InputError(
-            "no usable picture",
+            else:
+                skipped[path.name] = f"a side of less than {minimum_side} pixels"
+    if len(pictures) < held_out:
+        raise SettingsError(
+            "too few usable pictures to hold some out",
             subject=folder,
-            wanted=f"pictures matching {pattern!r} with sides of {minimum_side} or more",
+            met=f"{len(pictures)}, and {len(skipped)} that cannot be used",
+            wanted=f"at least {held_out} that match {pattern!r} with sides of {minimum_side}",
+            hint="add pictures, or make held_out or patch smaller",
         )
-    return pictures
+    names = list(pictures)
+    judged = set(names[held_out // 2 :: held_out])
+    return Photographs(
+        {name: pictures[name] for name in names if name not in judged},
+        {name: pictures[name] for name in names if name in judged},
+        skipped,
+    )
 
 
-def _load_photograph(path: Path) -> npt.NDArray[np.uint8]:
+def load_photograph(path: Path) -> npt.NDArray[np.uint8]:
+    """sRGB codes (H, W, 3) of one picture.
+
+    Raises:
+        InputError: where it cannot be read.
+    """
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
@@ -92,68 +125,45 @@ def _load_photograph(path: Path) -> npt.NDArray[np.uint8]:
         raise InputError("not a readable picture", subject=path) from error
 
 
-@dataclass(frozen=True)
-class SampledPairs:
-    """Random noisy/clean pairs of packed RAW from clean photographs.
+def random_patch(
+    picture: npt.NDArray[np.uint8], side: int, rng: np.random.Generator
+) -> npt.NDArray[np.uint8]:
+    """A random square (side, side, 3) of a picture, maybe reduced, flipped and transposed.
 
-    Attributes:
-        pictures: sRGB codes (H, W, 3) each.
-        law: which noise to draw.
-        batch: pairs per step.
-        patch: side of a patch in packed samples.
-        seed: of everything random.
+    Reduction is by the mean of squares of codes: denser texture, less of what a JPEG encoder left.
     """
+    reduction = random_reduction(picture, side, rng)
+    codes = random_place(picture, side, reduction, rng)
+    if reduction > 1:
+        squares = codes.reshape(side, reduction, side, reduction, 3).astype(np.uint16)
+        codes = np.rint(squares.sum(axis=(1, 3)) / np.float32(reduction**2)).astype(np.uint8)
+    return codes
 
-    pictures: Sequence[npt.NDArray[np.uint8]]
-    law: NoiseLaw
-    batch: int
-    patch: int
-    seed: int
 
-    def at(self, step: int) -> Batch:
-        """The batch of this step, the same however often it is asked for."""
-        rng = np.random.default_rng([self.seed, step])
-        clean = np.empty((self.batch, 4, self.patch, self.patch), np.float32)
-        noisy = np.empty_like(clean)
-        variance = np.empty_like(clean)
-        scale = np.empty((self.batch, 1, 1, 1), np.float32)
-        for index in range(self.batch):
-            clean[index] = self._clean_patch(rng)
-            shot, read = self._noise_level(rng)
-            noisy[index] = _sensor_samples(clean[index], shot, read, rng)
-            variance[index] = variance_map(noisy[index], shot, read)
-            scale[index] = np.sqrt(variance[index].mean())
-        return Batch(clean, noisy, variance, scale)
+def random_reduction(picture: npt.NDArray[np.uint8], side: int, rng: np.random.Generator) -> int:
+    """By how much a picture is reduced, 1 to 3, if squares of ``side`` are to be left."""
+    wanted = int(rng.choice(len(_REDUCTION_SHARES), p=_REDUCTION_SHARES)) + 1
+    return min(wanted, int(min(picture.shape[:2])) // side)
 
-    def _noise_level(self, rng: np.random.Generator) -> tuple[float, float]:
-        """The law's draw; for half of the patches the read noise strays further from the line.
 
-        Measured sensors have 1 to 400 times the read variance of the line.
-        """
-        shot, read = self.law.draw(rng)
-        if rng.random() < 0.5:
-            read *= float(np.exp(rng.normal(0.7, 1.2)))
-        return shot, read
+def random_place(
+    picture: npt.NDArray[np.uint8], side: int, reduction: int, rng: np.random.Generator
+) -> npt.NDArray[np.uint8]:
+    """A random square of ``side * reduction`` pixels, flipped and transposed at random.
 
-    def _clean_patch(self, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-        picture = self.pictures[int(rng.integers(len(self.pictures)))]
-        side = 2 * self.patch
-        wanted = int(rng.choice(len(_REDUCTION_SHARES), p=_REDUCTION_SHARES)) + 1
-        reduction = min(wanted, min(picture.shape[:2]) // side)
-        codes = _random_square(picture, side * reduction, rng)
-        if rng.random() < _DETAIL_SHARE:
-            other = _random_square(picture, side * reduction, rng)
-            codes = max(codes, other, key=lambda square: _detail(square, reduction))
-        if rng.random() < 0.5:
-            codes = codes[:, ::-1]
-        if rng.random() < 0.5:
-            codes = codes[::-1]
-        if rng.random() < 0.5:
-            codes = codes.transpose(1, 0, 2)
-        camera_rgb = random_inverse_pipeline(rng).camera_rgb(codes, reduction)
-        if rng.random() < _GRAIN_SHARE:
-            camera_rgb = _with_grain(camera_rgb, rng)
-        return mosaic_planes(camera_rgb)
+    Half of the time it is the more detailed of two places.
+    """
+    codes = _random_square(picture, side * reduction, rng)
+    if rng.random() < _DETAIL_SHARE:
+        other = _random_square(picture, side * reduction, rng)
+        codes = max(codes, other, key=lambda square: _detail(square, reduction))
+    if rng.random() < 0.5:
+        codes = codes[:, ::-1]
+    if rng.random() < 0.5:
+        codes = codes[::-1]
+    if rng.random() < 0.5:
+        codes = codes.transpose(1, 0, 2)
+    return codes
 
 
 def _random_square(
@@ -167,36 +177,3 @@ def _detail(codes: npt.NDArray[np.uint8], reduction: int) -> float:
     """Mean step between neighbours at the scale at which the patch will be seen."""
     green = codes[::reduction, ::reduction, 1].astype(np.int16)
     return float(np.abs(np.diff(green, axis=1)).mean())
-
-
-def _with_grain(
-    camera_rgb: npt.NDArray[np.float32], rng: np.random.Generator
-) -> npt.NDArray[np.float32]:
-    """The picture with fine texture that belongs to it, as film grain, sand or cloth do.
-
-    The network is told the noise exactly, so it can learn that what exceeds it is signal: without
-    such pictures it wipes grain off and a nearly clean picture comes out worse than it went in.
-    """
-    strength = np.exp(rng.uniform(np.log(0.002), np.log(0.05)))
-    channels = 1 if rng.random() < 0.5 else 3
-    grain = rng.standard_normal((*camera_rgb.shape[:2], channels), dtype=np.float32)
-    if rng.random() < 0.5:
-        # The mean of 2x2 has half of the deviation; such grain looks less like noise.
-        grain = grain + np.roll(grain, 1, axis=0)
-        grain = (grain + np.roll(grain, 1, axis=1)) / np.float32(2)
-    deviation = np.float32(strength) * np.sqrt(np.maximum(camera_rgb, 0) + np.float32(1e-3))
-    grainy: npt.NDArray[np.float32] = camera_rgb + deviation * grain
-    return np.clip(grainy, np.float32(0), np.float32(1))
-
-
-def _sensor_samples(
-    clean: npt.NDArray[np.float32], shot: float, read: float, rng: np.random.Generator
-) -> npt.NDArray[np.float32]:
-    """Noise as a sensor adds it: sometimes counted, clipped at white, stored in 10 to 14 bits."""
-    noisy = noisy_samples(clean, shot, read, rng, poisson=rng.random() < 0.3)
-    if rng.random() < 0.3:
-        steps = np.float32(2 ** rng.integers(10, 15))
-        noisy = np.divide(np.round(noisy * steps), steps)
-    low = 0.0 if rng.random() < 0.25 else -np.inf
-    high = 1.0 if rng.random() < 0.75 else np.inf
-    return np.clip(noisy, low, high).astype(np.float32)

@@ -11,6 +11,7 @@ from torch import nn
 
 from cycleisp.data.inverse_pipeline import mosaic_planes
 from cycleisp.evaluation.metrics import psnr
+from cycleisp.models.denoisers import denoise_raw
 from cycleisp.noise import LEVELS, noisy_samples, variance_map
 
 __all__ = ["validate", "validation_planes"]
@@ -33,9 +34,10 @@ def validate(model: nn.Module, clean_frames: Sequence[npt.NDArray[np.float32]]) 
     """Mean PSNR in dB per level, output clipped to [0, 1]; "LEVEL noisy" is that of the input.
 
     Args:
-        model: takes noisy samples, variance map and noise scale, as ``EdgeDenoiser`` does.
+        model: a RAW denoiser of any size.
         clean_frames: packed planes (4, h, w) float32 each, normalised, h and w even.
     """
+    device = next(model.parameters()).device
     quality: dict[str, float] = {}
     for level, (shot, read) in LEVELS.items():
         before, after = [], []
@@ -44,12 +46,15 @@ def validate(model: nn.Module, clean_frames: Sequence[npt.NDArray[np.float32]]) 
             variance = variance_map(noisy, shot, read)
             scale = np.sqrt(variance.mean()).reshape(1, 1, 1, 1)
             with torch.inference_mode():
-                output = model(
-                    *(torch.from_numpy(array)[None] for array in (noisy, variance)),
-                    torch.from_numpy(scale),
+                output = denoise_raw(
+                    model,
+                    *(
+                        torch.from_numpy(array).to(device)
+                        for array in (noisy[None], variance[None], scale)
+                    ),
                 )
             before.append(psnr(np.clip(noisy, 0, 1), clean))
-            after.append(psnr(np.clip(output[0].numpy(), 0, 1), clean))
+            after.append(psnr(np.clip(output[0].numpy(force=True), 0, 1), clean))
         quality[f"{level} noisy"] = float(np.mean(before))
         quality[level] = float(np.mean(after))
     return quality

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from cycleisp.models.attention import conv3x3, residual_trunk
+from cycleisp.models.edge import EdgeDenoiser
 
-__all__ = ["RawDenoiser", "SrgbDenoiser"]
+__all__ = ["RawDenoiser", "SrgbDenoiser", "denoise_raw"]
 
 
 class _ResidualDenoiser(nn.Module):
@@ -61,3 +62,18 @@ class SrgbDenoiser(_ResidualDenoiser):
     def forward(self, noisy: Tensor) -> Tensor:
         """(N, 3, H, W) sRGB in [0, 1] to the same shape, not clipped."""
         return self.correction(noisy) + noisy
+
+
+def denoise_raw(network: nn.Module, noisy: Tensor, variance: Tensor, scale: Tensor) -> Tensor:
+    """Denoised packed RAW (N, 4, h, w), float32, not clipped, by a RAW denoiser of any size.
+
+    Args:
+        network: a ``RawDenoiser``, which takes clipped samples, or an ``EdgeDenoiser``.
+        noisy: (N, 4, h, w) float32, normalised.
+        variance: (N, 4, h, w) float32, its variance map.
+        scale: (N, 1, 1, 1) float32, the noise scale of each frame.
+    """
+    edge = isinstance(network, EdgeDenoiser)
+    inputs = (noisy, variance, scale) if edge else (noisy.clamp(0, 1), variance)
+    denoised: Tensor = network(*inputs)
+    return denoised.float()

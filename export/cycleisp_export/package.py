@@ -10,11 +10,10 @@ from pathlib import Path
 
 import msgspec
 
-from cycleisp.models import create_model
 from cycleisp.models.edge import EdgeDenoiser
-from cycleisp.training.checkpoint import load_weights
+from cycleisp.models.storage import load_network
 from cycleisp.training.raw_denoiser import RawDenoiserSettings
-from cycleisp.training.settings import resolve_settings
+from cycleisp.training.settings import read_recipe, resolve_settings
 from cycleisp_export.card import model_card
 from cycleisp_export.graph import OPSET, TENSORS, edge_graph
 from cycleisp_export.quality import benchmark_quality, last_validation, validation_quality
@@ -83,9 +82,9 @@ def export_run(
     if output.exists() and not force:
         raise OutputError("the bundle exists", subject=output, hint="give --force to replace it")
     name = output.stem
-    weights_file = run / "weights.safetensors"
+    weights_file = run / "raw_denoiser.safetensors"
     model, weights_sha256 = _trained_model(weights_file)
-    settings = resolve_settings(RawDenoiserSettings, run / "settings.yaml", ())
+    settings = resolve_settings(RawDenoiserSettings, read_recipe(run / "settings.yaml"), ())
     validation = last_validation(run / "log.jsonl")
     if quality is None:
         figures = validation_quality(validation)
@@ -157,22 +156,12 @@ def export_run(
 
 def _trained_model(weights: Path) -> tuple[EdgeDenoiser, str]:
     """The network in a file of weights, and the file's SHA-256."""
-    kind, size, tensors = load_weights(weights)
-    model = create_model(kind, size)
-    if not isinstance(model, EdgeDenoiser):
+    network = load_network(weights, "raw_denoiser")
+    if not isinstance(network, EdgeDenoiser):
         raise InputError(
-            "only edge denoisers can be exported", subject=weights, met=f"{kind} {size}"
+            "only edge denoisers can be exported", subject=weights, wanted="size edge or tiny"
         )
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise InputError(
-            "the weights do not fit the network that the file names",
-            subject=weights,
-            met=f"{kind} {size}",
-            hint="train it again with this version",
-        ) from error
-    return model.eval(), _sha256(weights.read_bytes())
+    return network, _sha256(weights.read_bytes())
 
 
 def _check_record(record: BundleRecord) -> None:

@@ -6,7 +6,8 @@ CycleISPError
 ├── BundleError       a model bundle that is missing, altered or not of our format
 ├── BackendError      a backend that is absent, or failed while it ran
 ├── CalibrationError  measurements that do not determine what was asked for
-└── SettingsError     a setting that is unknown, malformed or contradicts another
+├── SettingsError     a setting that is unknown, malformed or contradicts another
+└── TrainingError     a training that cannot go on
 
 Library code raises these and nothing else on purpose; a failure of LibRaw, ONNX Runtime or the
 operating system is caught where it enters and raised again as one of these with ``from``.
@@ -24,6 +25,7 @@ __all__ = [
     "InputError",
     "OutputError",
     "SettingsError",
+    "TrainingError",
 ]
 
 
@@ -95,3 +97,7 @@ class CalibrationError(CycleISPError):
 
 class SettingsError(CycleISPError):
     """A setting that is unknown, malformed or contradicts another."""
+
+
+class TrainingError(CycleISPError):
+    """A training that cannot go on: its loss is no number, or another rank is gone."""

@@ -11,8 +11,8 @@ import torch
 
 from cycleisp.models import create_model
 from cycleisp.models.edge import EdgeDenoiser
+from cycleisp.models.storage import save_network
 from cycleisp.noise import LEVELS
-from cycleisp.training.checkpoint import save_weights
 from cycleisp.training.raw_denoiser import RawDenoiserSettings
 from cycleisp.training.settings import settings_as_yaml
 from tests.training.golden_weights import fill_with_golden_weights
@@ -38,8 +38,10 @@ def finished_run(tmp_path: Path, network: Callable[[str], EdgeDenoiser]) -> Path
     """The folder that the training of a tiny network would leave."""
     folder = tmp_path / "run"
     folder.mkdir()
-    save_weights(folder / "weights.safetensors", network("tiny"), "raw_denoiser", "tiny")
-    settings = RawDenoiserSettings(Path("photographs of mine"), folder, size="tiny", threads=2)
+    save_network(folder / "raw_denoiser.safetensors", network("tiny"), "raw_denoiser", "tiny")
+    settings = RawDenoiserSettings(
+        photographs=Path("photographs of mine"), output=folder, size="tiny", threads=2
+    )
     (folder / "settings.yaml").write_text(settings_as_yaml(settings), "utf-8")
     decibels = {name: 40.0 for level in LEVELS for name in (f"{level} noisy", level)}
     record = {"step": 60_000, "loss": 0.3, "seconds": 5400.0, **decibels, "high": 45.5}

@@ -16,8 +16,8 @@ from click.testing import CliRunner
 
 from cycleisp.models import create_model
 from cycleisp.models.edge import EdgeDenoiser
+from cycleisp.models.storage import save_network
 from cycleisp.noise import LEVELS, variance_map
-from cycleisp.training.checkpoint import save_weights
 from cycleisp_export import package
 from cycleisp_export.package import Exported, export_run
 from cycleisp_runtime.backends.onnxruntime import OnnxRuntimeBackend
@@ -65,7 +65,7 @@ def test_a_run_becomes_a_bundle(
     assert record.halo.exact == network("tiny").halo
     assert (record.noise_range.shot_min, record.noise_range.shot_max) == (2e-5, 2e-2)
     assert (record.provenance.steps, record.provenance.hours) == (60_000, 1.5)
-    weights = (finished_run / "weights.safetensors").read_bytes()
+    weights = (finished_run / "raw_denoiser.safetensors").read_bytes()
     assert record.provenance.weights_sha256 == hashlib.sha256(weights).hexdigest()
     assert [(row.level, row.shot) for row in record.quality] == [
         (level, shot) for level, (shot, _) in LEVELS.items()
@@ -153,7 +153,7 @@ def test_an_unusable_name_is_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-@pytest.mark.parametrize("missing", ["weights.safetensors", "settings.yaml", "log.jsonl"])
+@pytest.mark.parametrize("missing", ["raw_denoiser.safetensors", "settings.yaml", "log.jsonl"])
 def test_an_unfinished_run_is_refused(finished_run: Path, tmp_path: Path, missing: str) -> None:
     (finished_run / missing).unlink()
     with pytest.raises((InputError, SettingsError), match=missing):
@@ -168,16 +168,16 @@ def test_a_run_without_validation_is_refused(finished_run: Path, tmp_path: Path,
 
 
 def test_other_networks_are_refused(finished_run: Path, tmp_path: Path) -> None:
-    weights = finished_run / "weights.safetensors"
-    save_weights(weights, create_model("raw_denoiser", "full"), "raw_denoiser", "full")
-    with pytest.raises(InputError, match=r"only edge denoisers .*met raw_denoiser full"):
+    weights = finished_run / "raw_denoiser.safetensors"
+    save_network(weights, create_model("raw_denoiser", "full"), "raw_denoiser", "full")
+    with pytest.raises(InputError, match=r"only edge denoisers .*wanted size edge or tiny"):
         export(finished_run, tmp_path / "night.bundle")
 
 
 def test_weights_of_another_size_are_refused(finished_run: Path, tmp_path: Path) -> None:
-    weights = finished_run / "weights.safetensors"
-    save_weights(weights, create_model("raw_denoiser", "edge"), "raw_denoiser", "tiny")
-    with pytest.raises(InputError, match="do not fit the network"):
+    weights = finished_run / "raw_denoiser.safetensors"
+    save_network(weights, create_model("raw_denoiser", "edge"), "raw_denoiser", "tiny")
+    with pytest.raises(InputError, match="its description is damaged"):
         export(finished_run, tmp_path / "night.bundle")
 
 
@@ -187,7 +187,7 @@ def test_nothing_is_written_where_a_check_fails(
     model = network("tiny")
     with torch.no_grad():
         model.tail.get_parameter("bias")[0] = torch.nan
-    save_weights(finished_run / "weights.safetensors", model, "raw_denoiser", "tiny")
+    save_network(finished_run / "raw_denoiser.safetensors", model, "raw_denoiser", "tiny")
     with pytest.raises(BackendError):
         export(finished_run, tmp_path / "night.bundle")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
@@ -196,7 +196,7 @@ def test_nothing_is_written_where_a_check_fails(
 @pytest.fixture(name="benchmark")
 def what_the_benchmark_writes(finished_run: Path, tmp_path: Path) -> Path:
     """Figures of two pictures for a model named night."""
-    weights = (finished_run / "weights.safetensors").read_bytes()
+    weights = (finished_run / "raw_denoiser.safetensors").read_bytes()
     figures = {
         "processor": "any",
         "weights": {"night": hashlib.sha256(weights).hexdigest(), "tiny": "0" * 64},

@@ -138,7 +138,7 @@ class _LevelOfTile(Backend):
         variance: Planes,  # noqa: ARG002  the protocol's
         noise_scale: float,  # noqa: ARG002  the protocol's
     ) -> Planes:
-        shifted: Planes = noisy + np.float32(0.01) * noisy.mean()
+        shifted: Planes = noisy * (1 - np.float32(0.02) * noisy.mean())
         return shifted
 
 

@@ -1,148 +1,87 @@
-"""Photographs in memory and the pairs cut from them."""
+"""Photographs in memory, which of them are used, and the patches cut from them."""
 
 from __future__ import annotations
 
-import dataclasses
+import hashlib
+import json
 import struct
 import zlib
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from cycleisp.data import photographs
-from cycleisp.data.inverse_pipeline import InversePipeline
-from cycleisp.data.photographs import Batch, SampledPairs, load_photographs
-from cycleisp.noise import UNPROCESSING
-from cycleisp_runtime.errors import InputError
+from cycleisp.data.photographs import (
+    Photographs,
+    load_photograph,
+    load_photographs,
+    random_patch,
+    random_place,
+    random_reduction,
+)
+from cycleisp_runtime.errors import InputError, SettingsError
 from tests.training.pictures import write_photographs
 
-Picture = npt.NDArray[np.uint8]
 
-
-def pairs_of(*pictures: Picture, batch: int = 4, seed: int = 0) -> SampledPairs:
-    return SampledPairs(pictures, UNPROCESSING, batch=batch, patch=16, seed=seed)
-
-
-@pytest.fixture(name="pairs")
-def some_pairs() -> SampledPairs:
-    rng = np.random.default_rng(0)
-    return pairs_of(*(rng.integers(0, 256, (70, 90, 3), np.uint8) for _ in range(3)), batch=16)
-
-
-@pytest.fixture(name="plain_camera")
-def camera_that_sees_codes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every camera sees codes / 255, and no picture has grain."""
-    camera = InversePipeline(
-        np.linspace(0, 1, 256, dtype=np.float32),
-        np.eye(3, dtype=np.float32),
-        np.ones(3, np.float32),
-    )
-    monkeypatch.setattr(photographs, "random_inverse_pipeline", lambda _rng: camera)
-    monkeypatch.setattr(photographs, "_GRAIN_SHARE", 0.0)
-
-
-def arrays(batch: Batch) -> list[npt.NDArray[np.float32]]:
-    return [getattr(batch, field.name) for field in dataclasses.fields(batch)]
-
-
-def test_a_batch_is_a_function_of_seed_and_step(pairs: SampledPairs) -> None:
-    batch = pairs.at(7)
-    pairs.at(3)
-    same = dataclasses.replace(pairs)
-    for first, again in zip(arrays(batch), arrays(same.at(7)), strict=True):
-        np.testing.assert_array_equal(first, again)
-    for other in (pairs.at(8), dataclasses.replace(pairs, seed=1).at(7)):
-        assert (other.clean != batch.clean).any()
-        assert (other.noise_scale != batch.noise_scale).all()
-
-
-def test_a_batch_is_what_the_network_is_told(pairs: SampledPairs) -> None:
-    batch = pairs.at(0)
-    assert batch.clean.shape == batch.noisy.shape == batch.variance.shape == (16, 4, 16, 16)
-    assert batch.noise_scale.shape == (16, 1, 1, 1)
-    assert {array.dtype for array in arrays(batch)} == {np.dtype(np.float32)}
-    assert batch.clean.min() >= 0
-    assert batch.clean.max() <= 1
-    mean_variance = batch.variance.mean(axis=(1, 2, 3), keepdims=True)
-    np.testing.assert_allclose(batch.noise_scale, np.sqrt(mean_variance), rtol=1e-6)
-    for noisy, variance in zip(batch.noisy, batch.variance, strict=True):
-        lit = np.maximum(noisy, 0).ravel().astype(np.float64)
-        shot, read = np.polyfit(lit, variance.ravel(), 1)
-        # One line for all samples, up to float32.
-        np.testing.assert_allclose(variance.ravel(), shot * lit + read, rtol=1e-4)
-        assert 1e-4 * 0.99 < shot < 1.2e-2 * 1.01
-
-
-def test_the_variance_is_that_of_the_noise(pairs: SampledPairs) -> None:
-    ratios = []
-    for step in range(8):
-        batch = pairs.at(step)
-        noise = (batch.noisy - batch.clean) / batch.noise_scale
-        ratios.append(np.square(noise).mean(axis=(1, 2, 3)))
-    # Of 128 patches. Clipping at black and white takes noise off some; a patch of 1024 samples
-    # knows its own variance to 4 %.
-    assert np.median(ratios) == pytest.approx(1, abs=0.03)
-    assert np.max(ratios) < 1.3
-
-
-@pytest.mark.usefixtures("plain_camera")
-def test_flips_and_turns_keep_the_order_of_the_colours() -> None:
-    picture = np.empty((40, 50, 3), np.uint8)
-    picture[:] = (200, 100, 50)
-    batch = pairs_of(picture, batch=32).at(0)
-    for plane, code in enumerate((200, 100, 100, 50)):
-        np.testing.assert_allclose(batch.clean[:, plane], code / 255, atol=1e-6)
-
-
-@pytest.mark.usefixtures("plain_camera")
-def test_patches_are_flipped_and_turned_all_eight_ways() -> None:
-    rows, columns = np.mgrid[:40, :50]
-    picture = np.repeat((4 * rows + columns)[..., None], 3, axis=2).astype(np.uint8)
-    clean = pairs_of(picture, batch=64).at(0).clean[:, 0]
-    down = np.round(255 * np.diff(clean, axis=1).mean(axis=(1, 2)))
-    right = np.round(255 * np.diff(clean, axis=2).mean(axis=(1, 2)))
-    # Two picture samples per packed one, or four where the patch was reduced.
-    ways = {(int(d), int(r)) for d, r in zip(down, right, strict=True)}
-    assert ways == {(a * 8, b * 2) for a in (1, -1) for b in (1, -1)} | {
-        (a * 2, b * 8) for a in (1, -1) for b in (1, -1)
-    }
-
-
-@pytest.mark.usefixtures("plain_camera")
-def test_large_pictures_are_sometimes_reduced() -> None:
-    checks = np.indices((80, 80)).sum(axis=0) % 2
-    picture = np.repeat(255 * checks[..., None], 3, axis=2).astype(np.uint8)
-    clean = pairs_of(picture, batch=32).at(0).clean
-    means = {float(np.unique(np.round(patch[0], 3))[0]) for patch in clean}
-    # Whole, red sees one colour of the board; reduced, only their mean.
-    assert means == {0.0, 0.5, 1.0}
+def load(folder: Path, pattern: str = "*", held_out: int = 2) -> Photographs:
+    return load_photographs(folder, pattern=pattern, minimum_side=64, held_out=held_out)
 
 
 def test_a_folder_gives_its_pictures_by_name(tmp_path: Path) -> None:
     folder = write_photographs(tmp_path / "photographs", 3, 64)
-    Image.new("RGB", (100, 40)).save(folder / "picture_thin.png")
     Image.new("L", (64, 64), 7).save(folder / "other.JPG")
     (folder / "picture_notes.txt").write_text("no picture", encoding="utf-8")
-    assert list(load_photographs(folder, "picture_*", 64)) == [
-        f"picture_{index}.png" for index in range(3)
-    ]
-    grey = load_photographs(folder, "other*", 64)["other.JPG"]
+    photographs = load(folder, "picture_*")
+    assert list(photographs.training) == ["picture_0.png", "picture_2.png"]
+    assert list(photographs.held_out) == ["picture_1.png"]
+    assert not photographs.skipped
+    grey = load(folder).training["other.JPG"]
     assert grey.shape == (64, 64, 3)
     assert np.abs(grey.astype(int) - 7).max() <= 1
 
 
+@pytest.mark.parametrize("held_out", [2, 3, 5])
+def test_every_nth_picture_is_held_out_and_no_other(tmp_path: Path, held_out: int) -> None:
+    folder = write_photographs(tmp_path / "photographs", 7, 64)
+    photographs = load(folder, held_out=held_out)
+    assert len(photographs.held_out) == len(range(held_out // 2, 7, held_out))
+    assert not photographs.training.keys() & photographs.held_out.keys()
+    assert len(photographs.training) + len(photographs.held_out) == 7
+
+
+def test_the_manifest_tells_every_picture_apart(tmp_path: Path) -> None:
+    folder = write_photographs(tmp_path / "photographs", 3, 64)
+    Image.new("RGB", (100, 40)).save(folder / "thin.png")
+    photographs = load(folder)
+    manifest = photographs.manifest()
+    assert json.loads(json.dumps(manifest)) == manifest
+    assert manifest == {
+        "trained_on": {
+            name: hashlib.sha256(picture.tobytes()).hexdigest()
+            for name, picture in photographs.training.items()
+        },
+        "held_out": ["picture_1.png"],
+        "skipped": {"thin.png": "a side of less than 64 pixels"},
+    }
+
+
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="absent: the folder of photographs cannot be read"):
-        load_photographs(tmp_path / "absent", "*", 64)
+        load(tmp_path / "absent")
 
 
-def test_a_folder_without_usable_pictures_is_refused(tmp_path: Path) -> None:
-    folder = write_photographs(tmp_path / "photographs", 1, 32)
-    with pytest.raises(InputError, match=r"no usable picture .*'\*'.* 64 or more"):
-        load_photographs(folder, "*", 64)
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"too few usable pictures .*met 0, and 0 that cannot"):
+        load(tmp_path)
+
+
+def test_small_pictures_are_skipped_and_too_few_large_ones_refused(tmp_path: Path) -> None:
+    folder = write_photographs(tmp_path / "photographs", 3, 32)
+    with pytest.raises(SettingsError, match=r"met 0, and 3 that cannot .* at least 2 .* 64"):
+        load(folder)
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
@@ -168,15 +107,61 @@ def _png(side: int, *chunks: bytes) -> bytes:
         pytest.param(_png(60_000, _chunk(b"IDAT", b"")), "the picture is too large", id="giant"),
     ],
 )
-def test_a_bad_picture_is_named(tmp_path: Path, content: bytes, problem: str) -> None:
-    (tmp_path / "bad.png").write_bytes(content)
-    with pytest.raises(InputError, match=f"bad.png: {problem}"):
-        load_photographs(tmp_path, "*", 64)
+def test_a_bad_picture_is_skipped_and_named(tmp_path: Path, content: bytes, problem: str) -> None:
+    folder = write_photographs(tmp_path / "photographs", 3, 64)
+    bad = folder / "picture_1_bad.png"
+    bad.write_bytes(content)
+    with pytest.raises(InputError, match=f"picture_1_bad.png: {problem}"):
+        load_photograph(bad)
+    photographs = load(folder)
+    assert photographs.skipped.keys() == {bad.name}
+    assert photographs.skipped[bad.name].startswith(problem)
+    assert len(photographs.training) + len(photographs.held_out) == 3
 
 
-def test_a_truncated_picture_is_named(tmp_path: Path) -> None:
-    folder = write_photographs(tmp_path / "photographs", 1, 64)
+def test_a_truncated_picture_is_skipped(tmp_path: Path) -> None:
+    folder = write_photographs(tmp_path / "photographs", 3, 64)
     picture = folder / "picture_0.png"
     picture.write_bytes(picture.read_bytes()[:-300])
-    with pytest.raises(InputError, match=r"picture_0.png: not a readable picture"):
-        load_photographs(folder, "*", 64)
+    assert load(folder).skipped == {"picture_0.png": "not a readable picture"}
+
+
+def test_pictures_that_are_all_bad_are_refused(tmp_path: Path) -> None:
+    for index in range(4):
+        (tmp_path / f"{index}.png").write_bytes(b"no picture")
+    with pytest.raises(SettingsError, match=r"met 0, and 4 that cannot be used"):
+        load(tmp_path)
+
+
+RANDOM_SIDES = st.integers(40, 90)
+
+
+@given(st.integers(0, 2**32), RANDOM_SIDES, RANDOM_SIDES)
+def test_a_patch_fits_its_picture(seed: int, height: int, width: int) -> None:
+    picture = np.zeros((height, width, 3), np.uint8)
+    rng = np.random.default_rng(seed)
+    reduction = random_reduction(picture, 20, rng)
+    assert 1 <= reduction <= min(3, min(height, width) // 20)
+    assert random_place(picture, 20, reduction, rng).shape == (20 * reduction, 20 * reduction, 3)
+    patch = random_patch(picture, 20, rng)
+    assert patch.shape == (20, 20, 3)
+    assert patch.dtype == np.uint8
+
+
+def test_a_patch_is_a_function_of_the_generator() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)
+    first, again, other = (
+        random_patch(picture, 32, np.random.default_rng(seed)) for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_a_reduced_patch_is_the_mean_of_squares() -> None:
+    checks = np.indices((80, 80)).sum(axis=0) % 2
+    picture = np.repeat(200 * checks[..., None], 3, axis=2).astype(np.uint8)
+    codes = set()
+    for seed in range(32):
+        codes |= set(np.unique(random_patch(picture, 20, np.random.default_rng(seed))))
+    # As they are; of 2x2; of 3x3, where one colour has five of nine.
+    assert codes == {0, 200, 100, round(200 * 4 / 9), round(200 * 5 / 9)}

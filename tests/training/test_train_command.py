@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from cycleisp.noise import LEVELS
 from cycleisp_runtime.cli import main
 from tests.training.pictures import write_photographs
 
@@ -27,16 +28,19 @@ def settings_of_a_short_run(tmp_path_factory: pytest.TempPathFactory) -> list[st
         "patch=16",
         "held_out=2",
         "validation_steps=2",
+        "workers=0",
     ]
 
 
 def test_the_result_is_on_stdout_and_progress_on_stderr(given: list[str], tmp_path: Path) -> None:
     done = run(*given, f"output={tmp_path / 'run'}")
-    assert (done.exit_code, done.stdout) == (0, f"{tmp_path / 'run' / 'weights.safetensors'}\n")
-    step = (
-        r"step {}/4  low \d+\.\d\d -> \d+\.\d\d dB  middle .* dB  high .* dB  \d:\d\d:\d\d left\n"
+    assert (done.exit_code, done.stdout) == (
+        0,
+        f"{tmp_path / 'run' / 'raw_denoiser.safetensors'}\n",
     )
-    assert re.fullmatch(step.format(2) + step.format(4), done.stderr)
+    figures = "  ".join(rf"{each} noisy \d+\.\d\d  {each} \d+\.\d\d" for each in LEVELS)
+    line = rf"raw-denoiser  step {{}}/4  {figures}  \d:\d\d:\d\d left\n"
+    assert re.fullmatch("".join(line.format(step) for step in (0, 2, 4)), done.stderr)
 
 
 def test_a_run_goes_on_when_told_to(given: list[str], tmp_path: Path) -> None:
@@ -47,7 +51,7 @@ def test_a_run_goes_on_when_told_to(given: list[str], tmp_path: Path) -> None:
     assert "already holds a run; give --resume" in refused.stderr
     resumed = run(*given, output, "steps=6", "--resume")
     assert resumed.exit_code == 0
-    assert resumed.stderr.startswith("step 6/6")
+    assert resumed.stderr.startswith("raw-denoiser  step 6/6")
 
 
 @pytest.mark.parametrize(

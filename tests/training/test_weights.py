@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.torch_version import TorchVersion
 
 from cycleisp.models import NETWORKS, create_model
-from cycleisp.training.checkpoint import load_weights
+from cycleisp.models.storage import read_network
 from cycleisp.weights import import_weights, read_published
 from cycleisp_runtime.cli import main
 from cycleisp_runtime.errors import InputError, OutputError, SettingsError
@@ -55,7 +55,7 @@ def test_every_network_is_recognised_and_comes_back_whole(name: str, tmp_path: P
     path, output = saved(tmp_path, checkpoint), tmp_path / "ours.safetensors"
     import_weights(path, output)
 
-    found, size, tensors = load_weights(output)
+    found, size, tensors = read_network(output)
     assert (found, size) == (name, "full")
     assert equal(tensors, published)
     create_model(found, size).load_state_dict(tensors)
@@ -78,14 +78,14 @@ def test_what_was_imported_has_the_names_of_the_published_layout(
     output = tmp_path / "ours.safetensors"
     import_weights(saved(tmp_path, state), output)
     published = json.loads((GOLDEN / "state_dict.json").read_text())["color_branch"]
-    assert load_weights(output)[2].keys() == {*published["parameters"], *published["aliases"]}
+    assert read_network(output)[2].keys() == {*published["parameters"], *published["aliases"]}
 
     _, network = read_published(saved(tmp_path, {"state_dict": network_state(output)}))
     assert equal(network.state_dict(), state)
 
 
 def network_state(weights: Path) -> State:
-    name, size, tensors = load_weights(weights)
+    name, size, tensors = read_network(weights)
     network = create_model(name, size)
     network.load_state_dict(tensors)
     return dict(network.state_dict())
@@ -340,7 +340,7 @@ def test_files_that_exist_are_replaced_only_by_force(
         import_weights(path, output)
     assert (tmp_path / taken).read_text() == "mine"
     import_weights(path, output, force=True)
-    assert load_weights(output)[0] == "color_branch"
+    assert read_network(output)[0] == "color_branch"
 
 
 def test_a_full_disk_leaves_nothing_behind(

@@ -20,7 +20,7 @@ from cycleisp_runtime.readers.limits import Limits
 from cycleisp_runtime.readers.vendor import read_vendor
 from cycleisp_runtime.tiff import parse_tiff
 
-__all__ = ["DumpLayout", "Limits", "read_frame"]
+__all__ = ["DumpLayout", "Limits", "check_file", "read_frame"]
 
 
 _DEFAULT_LIMITS = Limits()
@@ -35,7 +35,7 @@ def read_frame(
         InputError: where the file cannot be read, holds no Bayer frame, or exceeds the limits.
     """
     try:
-        _check_file(path, limits)
+        check_file(path, limits)
         if layout is not None:
             return read_dump(path, layout, limits)
         with (
@@ -52,8 +52,13 @@ def read_frame(
         raise InputError(error.strerror or "cannot be read", subject=path) from error
 
 
-def _check_file(path: Path, limits: Limits) -> None:
-    """Refuse what opening or mapping would wait for, or fail on."""
+def check_file(path: Path, limits: Limits = _DEFAULT_LIMITS) -> None:
+    """Refuse what opening or mapping would wait for, or fail on.
+
+    Raises:
+        InputError: where it is no plain file, is empty, or exceeds the limits.
+        OSError: where the system knows no such file.
+    """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise InputError("not a file", subject=path)

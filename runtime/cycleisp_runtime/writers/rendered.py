@@ -14,7 +14,7 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +24,34 @@ from cycleisp_runtime.frame import Area, RawFrame
 from cycleisp_runtime.writers.dng_fields import Treatment
 from cycleisp_runtime.writers.dng_new import new_dng
 
-__all__ = ["write_png", "write_tiff"]
+__all__ = ["LIBRAW_TONE", "SRGB_TONE", "Tone", "render", "write_png", "write_tiff"]
 
 _CHILD = Path(__file__).with_name("libraw_render_child.py")
 _SECONDS = 60.0
 _SECONDS_PER_MP = 10.0
 """Several times what a small ARM core takes for AHD; beyond it LibRaw hangs."""
+
+
+class Tone(NamedTuple):
+    """How linear light becomes codes.
+
+    Attributes:
+        power: of the curve, inverted.
+        toe_slope: of the straight piece at black.
+        stretch_from: where the brightest sample lies above this share of the white level, it
+            becomes white in its place; 0 keeps the white level.
+    """
+
+    power: float
+    toe_slope: float
+    stretch_from: float
+
+
+SRGB_TONE = Tone(2.4, 12.92, 0.0)
+"""White is the file's white level in every frame, however dark or bright it is."""
+
+LIBRAW_TONE = Tone(2.222, 4.5, 0.75)
+"""LibRaw's own defaults: the curve of BT.709, and exposure by the brightest sample."""
 
 
 def write_tiff(file: BinaryIO, frame: RawFrame, treatment: Treatment) -> None:
@@ -40,7 +62,7 @@ def write_tiff(file: BinaryIO, frame: RawFrame, treatment: Treatment) -> None:
     """
     import tifffile
 
-    picture = _rendered(frame, treatment, bits=16)
+    picture = render(frame, treatment, bits=16)
     tifffile.imwrite(file, picture, photometric="rgb", software="cycleisp", metadata=None)
 
 
@@ -52,16 +74,24 @@ def write_png(file: BinaryIO, frame: RawFrame, treatment: Treatment) -> None:
     """
     import PIL.Image
 
-    PIL.Image.fromarray(_rendered(frame, treatment, bits=8)).save(file, format="PNG")
+    PIL.Image.fromarray(render(frame, treatment, bits=8)).save(file, format="PNG")
 
 
-def _rendered(frame: RawFrame, treatment: Treatment, *, bits: int) -> npt.NDArray[Any]:
-    """sRGB picture (height, width, 3), uint8 or uint16, of the visible area, turned."""
+def render(
+    frame: RawFrame, treatment: Treatment, *, bits: int, tone: Tone = SRGB_TONE
+) -> npt.NDArray[Any]:
+    """Picture (height, width, 3) of the visible area, turned: R, G, B in sRGB's primaries.
+
+    uint8 or uint16 codes, by ``bits``.
+
+    Raises:
+        OutputError: where LibRaw cannot render the frame.
+    """
     with tempfile.TemporaryDirectory(prefix="cycleisp-") as folder:
         dng, picture = Path(folder, "frame.dng"), Path(folder, "picture.npy")
         with dng.open("wb") as file:
             new_dng(file, _visible_alone(frame), treatment)
-        _run_libraw(frame, dng, picture, bits)
+        _run_libraw(frame, dng, picture, bits, tone)
         return np.asarray(np.load(picture, allow_pickle=False))
 
 
@@ -75,9 +105,9 @@ def _visible_alone(frame: RawFrame) -> RawFrame:
     return replace(frame, samples=frame.visible, area=area)
 
 
-def _run_libraw(frame: RawFrame, dng: Path, picture: Path, bits: int) -> None:
+def _run_libraw(frame: RawFrame, dng: Path, picture: Path, bits: int, tone: Tone) -> None:
     command = [sys.executable, os.fspath(_CHILD), os.fspath(dng), os.fspath(picture), str(bits)]
-    command += [str(gain) for gain in frame.white_balance or ()]
+    command += [str(number) for number in (*tone, *(frame.white_balance or ()))]
     seconds = _SECONDS + _SECONDS_PER_MP * frame.samples.size / 1e6
     try:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=seconds)

@@ -1,0 +1,1 @@
+"""Realistic noisy and clean pairs without end, from clean photographs and a camera pipeline."""
