@@ -11,6 +11,7 @@ import numpy.typing as npt
 from cycleisp.data.inverse_pipeline import mosaic_planes, random_inverse_pipeline
 from cycleisp.data.photographs import random_place, random_reduction
 from cycleisp.noise import NoiseLaw, noisy_samples, variance_map
+from cycleisp.sensor_profile import SensorProfile
 
 __all__ = ["NoisyPair", "SimulatedNoise"]
 
@@ -38,30 +39,25 @@ class SimulatedNoise:
 
     Attributes:
         pictures: sRGB codes (H, W, 3) each.
-        law: which noise to draw.
+        law: which noise to draw; of a measured sensor, that of a random ISO.
         patch: side of a patch in packed samples.
     """
 
     pictures: Sequence[npt.NDArray[np.uint8]]
-    law: NoiseLaw
+    law: NoiseLaw | SensorProfile
     patch: int
 
     def draw(self, rng: np.random.Generator) -> NoisyPair:
         """A random patch by a random camera, with noise as a sensor adds it."""
         clean = self._clean_patch(rng)
-        shot, read = self._noise_level(rng)
-        noisy = _sensor_samples(clean, shot, read, rng)
+        if isinstance(self.law, SensorProfile):
+            measured = self.law.draw(rng)
+            noisy = _stored(measured.samples(clean, rng), rng)
+            return NoisyPair(clean, noisy, measured.variance(noisy))
+        shot, read = _level_of_any_sensor(self.law, rng)
+        # A sensor counts photo-electrons; a Gaussian stands for it where there are many.
+        noisy = _stored(noisy_samples(clean, shot, read, rng, poisson=rng.random() < 0.3), rng)
         return NoisyPair(clean, noisy, variance_map(noisy, shot, read))
-
-    def _noise_level(self, rng: np.random.Generator) -> tuple[float, float]:
-        """The law's draw; for half of the patches the read noise strays further from the line.
-
-        Measured sensors have 1 to 400 times the read variance of the line.
-        """
-        shot, read = self.law.draw(rng)
-        if rng.random() < 0.5:
-            read *= float(np.exp(rng.normal(0.7, 1.2)))
-        return shot, read
 
     def _clean_patch(self, rng: np.random.Generator) -> npt.NDArray[np.float32]:
         picture = self.pictures[int(rng.integers(len(self.pictures)))]
@@ -93,11 +89,19 @@ def _with_grain(
     return np.clip(grainy, np.float32(0), np.float32(1))
 
 
-def _sensor_samples(
-    clean: npt.NDArray[np.float32], shot: float, read: float, rng: np.random.Generator
-) -> npt.NDArray[np.float32]:
-    """Noise as a sensor adds it: sometimes counted, clipped at white, stored in 10 to 14 bits."""
-    noisy = noisy_samples(clean, shot, read, rng, poisson=rng.random() < 0.3)
+def _level_of_any_sensor(law: NoiseLaw, rng: np.random.Generator) -> tuple[float, float]:
+    """The law's draw; for half of the patches the read noise strays further from the line.
+
+    Measured sensors have 1 to 400 times the read variance of the line.
+    """
+    shot, read = law.draw(rng)
+    if rng.random() < 0.5:
+        read *= float(np.exp(rng.normal(0.7, 1.2)))
+    return shot, read
+
+
+def _stored(noisy: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Samples as files hold them: sometimes in 10 to 14 bits, mostly clipped at white."""
     if rng.random() < 0.3:
         steps = np.float32(2 ** rng.integers(10, 15))
         noisy = np.divide(np.round(noisy * steps), steps)

@@ -22,7 +22,8 @@ from cycleisp.evaluation.validation import validate, validation_planes
 from cycleisp.losses import harm_penalty, noise_normalised_loss
 from cycleisp.models.denoisers import denoise_raw
 from cycleisp.models.storage import load_network
-from cycleisp.noise import noise_law
+from cycleisp.noise import NoiseLaw, noise_law
+from cycleisp.sensor_profile import SensorProfile, read_sensor_profile
 from cycleisp.synthesis.cycle import RawSynthesis
 from cycleisp.synthesis.raw_noise import RawNoise
 from cycleisp.synthesis.shard_reader import ShardedPairs
@@ -46,9 +47,10 @@ class RawDenoiserSettings(RunSettings):
             for random inverse camera pipelines, which need no network and lose nothing.
         shards: folder of pairs of RAW that ``cycleisp synthesize raw`` wrote, to learn from instead
             of photographs; those held out are still what the network is judged by.
-        noise: name of the law of noise levels.
-        shot_low: smallest shot drawn, normalised.
-        shot_high: largest shot drawn, normalised.
+        noise: name of the law of noise levels, or file of a sensor's profile (NAME.json), for a
+            denoiser of that camera.
+        shot_low: smallest shot that a law draws, normalised.
+        shot_high: largest shot that a law draws, normalised.
         loss: ``noise-normalised``, for a network that serves every noise level, or ``l1``, the
             paper's.
         harm: weight of the penalty on patches that come out worse than they went in.
@@ -110,9 +112,7 @@ class RawDenoiserStage(Stage):
         self._held_out = [
             validation_planes(picture) for picture in self._photographs.held_out.values()
         ]
-        law = dataclasses.replace(
-            noise_law(settings.noise), low=settings.shot_low, high=settings.shot_high
-        )
+        law = _noise(settings)
         self._simulated = SimulatedNoise(self._pictures, law, settings.patch)
         self._noise = RawNoise(law)
         self.rgb2raw = (
@@ -162,3 +162,10 @@ class RawDenoiserStage(Stage):
         with torch.autocast(batch["rgb"].device.type, enabled=False):
             pairs = RawSynthesis(rgb2raw).pairs(batch["rgb"], self._noise, rngs)
         return {"clean": pairs.clean, "noisy": pairs.noisy, "variance": pairs.variance}
+
+
+def _noise(settings: RawDenoiserSettings) -> NoiseLaw | SensorProfile:
+    if settings.noise.endswith(".json"):
+        return read_sensor_profile(Path(settings.noise))
+    law = noise_law(settings.noise)
+    return dataclasses.replace(law, low=settings.shot_low, high=settings.shot_high)

@@ -10,6 +10,10 @@ from cycleisp.data import noisy_raw
 from cycleisp.data.inverse_pipeline import InversePipeline
 from cycleisp.data.noisy_raw import NoisyPair, SimulatedNoise
 from cycleisp.noise import UNPROCESSING, variance_map
+from cycleisp.sensor_profile import read_sensor_profile
+from tests.helpers import ROOT
+
+PROFILE = ROOT / "tests" / "data" / "noise_profiles" / "pmrid_reno10x.json"
 
 Picture = npt.NDArray[np.uint8]
 
@@ -112,3 +116,18 @@ def test_grain_belongs_to_the_clean_picture(monkeypatch: pytest.MonkeyPatch) -> 
     assert all(np.ptp(pair.clean[0]) == 0 for pair in drawn(grey, 16))
     monkeypatch.setattr(noisy_raw, "_GRAIN_SHARE", 1.0)
     assert all(np.ptp(pair.clean[0]) > 0 for pair in drawn(grey, 16))
+
+
+def test_a_sensor_s_own_noise_is_drawn_and_told() -> None:
+    profile = read_sensor_profile(PROFILE)
+    picture = np.full((70, 90, 3), 128, np.uint8)
+    rng = np.random.default_rng(0)
+    pairs = [SimulatedNoise([picture], profile, patch=16).draw(rng) for _ in range(64)]
+    ratios = [np.square(each.noisy - each.clean).mean() / each.variance.mean() for each in pairs]
+    # 64 patches of 1024 samples: 0.6 % of error; flat grey is never clipped, but sometimes stored
+    # in 10 bits, which adds to the noise of low ISO values.
+    assert 0.98 < np.median(ratios) < 1.05
+    low, high = profile.levels[0].pixel.mean_shot, profile.levels[-1].pixel.mean_shot
+    told = [each.variance.mean() / max(each.noisy.mean(), 1e-3) for each in pairs]
+    assert max(told) < 1.5 * high
+    assert max(told) > 4 * low
