@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cycleisp_runtime.errors import SettingsError
-from cycleisp_runtime.noise import LAW_INTERCEPT, LAW_SLOPE
+from cycleisp_runtime.noise import LAW_INTERCEPT, LAW_SLOPE, LEVELS
 
 __all__ = [
     "CYCLEISP_DND",
@@ -92,13 +92,6 @@ NOISE_LAWS = {
     "cycleisp-sidd": CYCLEISP_SIDD,
 }
 """Every published law, by the name that settings give it."""
-
-LEVELS = {
-    "low": (1e-4, UNPROCESSING.read(1e-4)),
-    "middle": (1.1e-3, UNPROCESSING.read(1.1e-3)),
-    "high": (1.2e-2, UNPROCESSING.read(1.2e-2)),
-}
-"""The three (shot, read) at which this project states quality."""
 
 
 def noise_law(name: str) -> NoiseLaw:

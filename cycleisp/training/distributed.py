@@ -37,6 +37,11 @@ class Ranks:
         """Indices, out of ``items``, that are this process's."""
         return range(self.rank, items, self.count)
 
+    def wait(self) -> None:
+        """Return once every process has come here."""
+        if self.count > 1:
+            distributed.barrier()
+
     def mean(self, value: Tensor) -> float:
         """The mean over all processes of each one's scalar."""
         total = value.detach().clone()
@@ -93,12 +98,14 @@ def local_device(wanted: str = "auto") -> torch.device:
 def joined_ranks(device: torch.device) -> Iterator[Ranks]:
     """The ranks, this process connected to them while the block runs.
 
+    Inside of another such block it is the other's connection: torchrun's processes can meet once.
+
     Raises:
         TrainingError: where another rank does not come, or dies.
         SettingsError: as ``ranks_of_environment``.
     """
     ranks = ranks_of_environment()
-    if ranks.count == 1:
+    if ranks.count == 1 or distributed.is_initialized():
         yield ranks
         return
     try:

@@ -70,7 +70,7 @@ class Progress:
 def train(
     stage: Stage, settings: RunSettings, *, resume: bool, report: Callable[[Progress], None]
 ) -> list[Path]:
-    """The files of the averaged networks, after the last step.
+    """The files of the averaged networks, after the last step; on rank 0, which writes them.
 
     Stopped anywhere and resumed, a run ends with the same bits on a CPU as an unbroken one. Started
     by torchrun, the ranks share every batch. Sets torch's number of threads.
@@ -183,10 +183,12 @@ def _train(
             )
         report(Progress(done, settings.steps, mean_loss, seconds, quality))
 
-    files = [settings.output / f"{name}.safetensors" for name in average]
+    files = []
     if ranks.first:
-        for file, (name, network) in zip(files, average.items(), strict=True):
-            save_network(file, network, name, settings.size)
+        for name, network in average.items():
+            files.append(settings.output / f"{name}.safetensors")
+            save_network(files[-1], network, name, settings.size)
+    ranks.wait()  # The next stage of every rank starts from these files.
     return files
 
 

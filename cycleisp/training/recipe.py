@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cycleisp.training.distributed import joined_ranks, local_device
 from cycleisp.training.isp_stages import (
     JointSettings,
     JointStage,
@@ -115,9 +116,11 @@ def train_stages(
     Raises:
         SettingsError, InputError, OutputError, TrainingError: as ``train_stage``.
     """
-    for name, settings in resolve_stages(recipe, overrides):
-        stage = STAGES[name].build(settings)
-        yield from train(stage, settings, resume=resume, report=report(name))
+    stages = resolve_stages(recipe, overrides)
+    with joined_ranks(local_device(stages[0][1].device)):
+        for name, settings in stages:
+            stage = STAGES[name].build(settings)
+            yield from train(stage, settings, resume=resume, report=report(name))
 
 
 def resolve_stages(recipe: Path, overrides: Sequence[str]) -> list[tuple[str, RunSettings]]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from subprocess import Popen
@@ -151,3 +154,28 @@ def test_ranks_that_cannot_be_are_refused(
     monkeypatch.setenv("WORLD_SIZE", count)
     with pytest.raises(SettingsError, match="RANK"):
         ranks_of_environment()
+
+
+def test_torchrun_runs_a_whole_recipe(photographs: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"photographs: {photographs}\noutput: {tmp_path / 'run'}\npatch: 16\nbatch: 2\n"
+        "held_out: 2\nworkers: 0\nstages:\n  rgb2raw: {steps: 2}\n  raw2rgb: {steps: 2}\n"
+    )
+    command = "from cycleisp_runtime.cli import main; main()"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc-per-node", "2", "--no-python", sys.executable, "-c", command),
+            *("train", "all", "--recipe", str(recipe)),
+        ],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+        check=False,
+    )
+    # Ranks meet once: each stage that met anew would wait for the others forever.
+    assert done.returncode == 0, done.stderr
+    names = [Path(line).name for line in done.stdout.splitlines()]
+    assert names == [f"{each}.safetensors" for each in ("rgb2raw", "color_branch", "raw2rgb")]
