@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from cycleisp_runtime.backends import Backend
 from cycleisp_runtime.bayer import packed_size
-from cycleisp_runtime.bundle import Bundle, Quality, find_bundle
+from cycleisp_runtime.bundle import Bundle, Precision, Quality, find_bundle
 from cycleisp_runtime.errors import BackendError, BundleError, SettingsError
 from cycleisp_runtime.frame import RawFrame
 from cycleisp_runtime.noise import NoiseModel
@@ -97,8 +97,14 @@ class Denoiser:
         self._noisy = self._variance = np.empty((1, 4, 0, 0), np.float32)
 
     @classmethod
-    def load(cls, bundle: str | os.PathLike[str], *, threads: int | None = None) -> Denoiser:
-        """The FP32 network of a bundle, by path or shipped name, on ONNX Runtime.
+    def load(
+        cls,
+        bundle: str | os.PathLike[str],
+        *,
+        precision: Precision = "fp32",
+        threads: int | None = None,
+    ) -> Denoiser:
+        """The network of a bundle, by path or shipped name, on ONNX Runtime.
 
         Raises:
             BundleError: where there is no such bundle, or it must not be trusted.
@@ -107,7 +113,7 @@ class Denoiser:
         from cycleisp_runtime.backends.onnxruntime import OnnxRuntimeBackend
 
         found = find_bundle(bundle)
-        return cls(found, OnnxRuntimeBackend(found, "fp32", threads=threads))
+        return cls(found, OnnxRuntimeBackend(found, precision, threads=threads))
 
     def __call__(
         self,

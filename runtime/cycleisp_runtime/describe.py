@@ -1,4 +1,4 @@
-"""What a RAW file or a bundle says, as plain facts to print or to encode."""
+"""What a RAW file, a bundle or an engine says, as plain facts to print or to encode."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from cycleisp_runtime.bundle import BundleRecord, find_bundle, shipped_bundles
+from cycleisp_runtime.engines.cache import ENGINE_SUFFIX, EngineCache, Manifest
 from cycleisp_runtime.errors import CalibrationError
 from cycleisp_runtime.frame import Exposure, LevelsSource, RawFrame
 from cycleisp_runtime.noise import NoiseModel
@@ -14,7 +15,14 @@ from cycleisp_runtime.noise_estimate import estimate_noise
 from cycleisp_runtime.readers import read_frame
 from cycleisp_runtime.text import printable
 
-__all__ = ["BundleFacts", "EstimateFacts", "FrameFacts", "describe", "describe_frame"]
+__all__ = [
+    "BundleFacts",
+    "EngineFacts",
+    "EstimateFacts",
+    "FrameFacts",
+    "describe",
+    "describe_frame",
+]
 
 
 class EstimateFacts(msgspec.Struct, frozen=True):
@@ -80,14 +88,29 @@ class BundleFacts(msgspec.Struct, frozen=True):
     record: BundleRecord
 
 
-def describe(name: str) -> FrameFacts | BundleFacts:
-    """The facts of a RAW file, or of a bundle by its folder or shipped name.
+class EngineFacts(msgspec.Struct, frozen=True):
+    """An engine of the cache that was checked.
+
+    Attributes:
+        file: its path.
+        manifest: what is known of it.
+    """
+
+    file: str
+    manifest: Manifest
+
+
+def describe(name: str) -> FrameFacts | BundleFacts | EngineFacts:
+    """The facts of a RAW file, of a bundle by its folder or shipped name, or of an engine.
 
     Raises:
         InputError: where the file holds no frame that we read.
         BundleError: where the bundle must not be trusted.
+        BackendError: where the engine must not be trusted.
     """
     path = Path(name)
+    if path.suffix == ENGINE_SUFFIX:
+        return EngineFacts(printable(path), EngineCache().open(path).manifest)
     if path.is_dir() or (name in shipped_bundles() and not path.exists()):
         bundle = find_bundle(name)
         return BundleFacts(printable(bundle.folder), bundle.sha256, bundle.record)

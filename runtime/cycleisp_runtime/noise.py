@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cycleisp_runtime.errors import InputError
+from cycleisp_runtime.errors import InputError, SettingsError
 
-__all__ = ["LAW_INTERCEPT", "LAW_SLOPE", "NoiseModel", "read_on_law", "shot_on_law"]
+__all__ = ["LAW_INTERCEPT", "LAW_SLOPE", "LEVELS", "NoiseModel", "read_on_law", "shot_on_law"]
 
 LAW_SLOPE, LAW_INTERCEPT = 2.18, 1.20
 """ln(read) = 2.18 ln(shot) + 1.20, both in normalised units: T. Brooks et al., "Unprocessing Images
@@ -49,6 +49,20 @@ class NoiseModel:
     def uniform(cls, shot: float, read: float) -> NoiseModel:
         """One line for all four planes."""
         return cls((shot,) * 4, (read,) * 4)
+
+    @classmethod
+    def parse(cls, text: str) -> NoiseModel:
+        """One line for all four planes from "SHOT,READ", such as "1.1e-3,2e-6".
+
+        Raises:
+            SettingsError: where it is not two numbers.
+            InputError: where they are out of range.
+        """
+        try:
+            shot, read = map(float, text.split(","))
+        except ValueError as error:
+            raise SettingsError(f"{text!r} is not two numbers such as 1.1e-3,2e-6") from error
+        return cls.uniform(shot, read)
 
     @property
     def mean_shot(self) -> float:
@@ -99,3 +113,11 @@ def read_on_law(shot: float) -> float:
 def shot_on_law(read: float) -> float:
     """Shot on the same law at this read variance: undoes ``read_on_law``."""
     return math.exp((math.log(read) - LAW_INTERCEPT) / LAW_SLOPE)
+
+
+LEVELS = {
+    "low": (1e-4, read_on_law(1e-4)),
+    "middle": (1.1e-3, read_on_law(1.1e-3)),
+    "high": (1.2e-2, read_on_law(1.2e-2)),
+}
+"""The three (shot, read) at which this project states quality."""

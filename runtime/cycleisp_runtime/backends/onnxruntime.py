@@ -21,11 +21,6 @@ except ImportError as error:
 
 __all__ = ["OnnxRuntimeBackend", "physical_cores"]
 
-EXTERNAL_DATA_KEY = b"location"
-"""The key without which no TensorProto can keep its data in another file (onnx.proto,
-TensorProto.external_data). Protocol buffers hold strings as plain bytes, so looking for it needs
-no parser and cannot be evaded by another encoding."""
-
 
 class OnnxRuntimeBackend(Backend):
     """One session over a bundle's network; memory for the output is kept from run to run.
@@ -36,8 +31,8 @@ class OnnxRuntimeBackend(Backend):
         threads: of one operator; None for one per physical core that this process may use.
 
     Raises:
-        BundleError: where the bundle lacks the precision, or its network needs other files or has
-            other inputs and outputs than the bundle says.
+        BundleError: where ``Bundle.model`` refuses, or the network has other inputs and outputs
+            than the bundle says.
         BackendError: where ONNX Runtime does not accept the network.
     """
 
@@ -50,12 +45,6 @@ class OnnxRuntimeBackend(Backend):
         self._tensors = bundle.record.tensors
         network = bundle.model(precision)
         self._subject = str(bundle.folder / bundle.record.precisions[precision].file)
-        if EXTERNAL_DATA_KEY in network:
-            raise BundleError(
-                "the network refers to data outside its file, which a bundle must not",
-                subject=self._subject,
-                hint="export it as one self-contained ONNX file",
-            )
         try:
             self._session: onnxruntime.InferenceSession | None = onnxruntime.InferenceSession(
                 network, _options(threads), providers=["CPUExecutionProvider"]

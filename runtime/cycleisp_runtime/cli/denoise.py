@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cycleisp_runtime.cli import report_error, report_warning
+from cycleisp_runtime.cli.noise_option import noise_model
 from cycleisp_runtime.cli.progress import progress_of_frames
 from cycleisp_runtime.errors import CycleISPError
 
@@ -18,23 +19,6 @@ if TYPE_CHECKING:
     from cycleisp_runtime.readers import DumpLayout
 
 __all__ = ["denoise"]
-
-
-def _noise_model(
-    _ctx: click.Context, _param: click.Parameter, value: str | None
-) -> NoiseModel | None:
-    """SHOT,READ as a NoiseModel."""
-    if value is None:
-        return None
-    from cycleisp_runtime.noise import NoiseModel
-
-    try:
-        shot, read = map(float, value.split(","))
-        return NoiseModel.uniform(shot, read)
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} is not two numbers such as 1.1e-3,2e-6") from error
-    except CycleISPError as error:
-        raise click.BadParameter(error.reason) from error
 
 
 def _dump_layout(
@@ -78,7 +62,7 @@ def _dump_layout(
 @click.option(
     "--noise",
     metavar="SHOT,READ",
-    callback=_noise_model,
+    callback=noise_model,
     help="variance = SHOT x + READ, in units of the normalised signal. By default the file's own "
     "NoiseProfile, else an estimate from the frame.",
 )

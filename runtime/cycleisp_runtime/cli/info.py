@@ -1,4 +1,4 @@
-"""``cycleisp info``: what the reader understood of a frame, or what is known of a model."""
+"""``cycleisp info``: what the reader understood of a frame, what is known of a model or engine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from cycleisp_runtime.errors import CycleISPError
 from cycleisp_runtime.text import printable
 
 if TYPE_CHECKING:
-    from cycleisp_runtime.describe import BundleFacts, EstimateFacts, FrameFacts
+    from cycleisp_runtime.describe import BundleFacts, EngineFacts, EstimateFacts, FrameFacts
+    from cycleisp_runtime.engines.gpu import Gpu
     from cycleisp_runtime.frame import Exposure
     from cycleisp_runtime.noise import NoiseModel
 
@@ -23,14 +24,15 @@ __all__ = ["info"]
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per file.")
 def info(files: tuple[str, ...], as_json: bool) -> None:
-    """Show what a RAW file or a model says.
+    """Show what a RAW file, a model or an engine says.
 
-    A model is the folder of a bundle or the name of a shipped one. Exits with 1 if any FILE could
-    not be read; the others are shown all the same.
+    A model is the folder of a bundle or the name of a shipped one; an engine is a file that
+    cycleisp build put into the cache. Exits with 1 if any FILE could not be read; the others are
+    shown all the same.
     """
     import msgspec
 
-    from cycleisp_runtime.describe import FrameFacts, describe
+    from cycleisp_runtime.describe import describe
 
     failed = False
     for file in files:
@@ -47,11 +49,18 @@ def info(files: tuple[str, ...], as_json: bool) -> None:
             click.echo(msgspec.json.encode(facts).decode())
             continue
         click.echo(facts.file)
-        rows = _frame_rows(facts) if isinstance(facts, FrameFacts) else _bundle_rows(facts)
-        for label, text in rows:
+        for label, text in _rows(facts):
             click.echo(f"  {label:<15} {printable(text)}")
     if failed:
         raise click.exceptions.Exit(1)
+
+
+def _rows(facts: FrameFacts | BundleFacts | EngineFacts) -> Iterator[tuple[str, str]]:
+    from cycleisp_runtime.describe import BundleFacts, FrameFacts
+
+    if isinstance(facts, FrameFacts):
+        return _frame_rows(facts)
+    return _bundle_rows(facts) if isinstance(facts, BundleFacts) else _engine_rows(facts)
 
 
 def _frame_rows(facts: FrameFacts) -> Iterator[tuple[str, str]]:
@@ -91,6 +100,10 @@ def _bundle_rows(facts: BundleFacts) -> Iterator[tuple[str, str]]:
     yield "noise range", f"shot {shots.shot_min:g} to {shots.shot_max:g}"
     for precision, file in record.precisions.items():
         yield precision, f"{file.file}, {file.bytes} bytes, runs on {', '.join(file.runs_on)}"
+        if file.reduction is not None:
+            yield f"{precision} loses", file.reduction.loss_in_words()
+            for layer, reason in file.reduction.kept.items():
+                yield f"{precision} keeps", f"{layer} at {reason}"
     made = record.provenance
     yield "trained on", f"{made.data} ({made.data_license})"
     yield "trained for", f"{made.steps} steps, {made.hours:g} hours, until {made.date}"
@@ -100,6 +113,32 @@ def _bundle_rows(facts: BundleFacts) -> Iterator[tuple[str, str]]:
             f"{level.level} noise",
             f"shot {level.shot:g}: {level.noisy_db:.2f} -> {level.denoised_db:.2f} dB{others}",
         )
+
+
+def _engine_rows(facts: EngineFacts) -> Iterator[tuple[str, str]]:
+    manifest = facts.manifest
+    key = manifest.key
+    yield "model", f"{manifest.model}, {key.precision}"
+    yield "built by", f"{key.package} {key.version} in {manifest.seconds:.1f} s; {key.settings}"
+    yield "for", _gpu(key.gpu)
+    shapes = key.shapes
+    sizes = ("{}x{}".format(*shape) for shape in (shapes.least, shapes.usual, shapes.most))
+    yield "tiles", "{0} to {2}, fast for {1} (rows x columns)".format(*sizes)
+    most = manifest.activation_bytes
+    yield "memory", f"{manifest.bytes} bytes, {most or 'unknown'} more for the largest tile"
+    for layer in manifest.layers:
+        yield layer.kind, f"{_words(layer.inputs)} -> {_words(layer.outputs)}: {layer.name}"
+
+
+def _gpu(gpu: Gpu | None) -> str:
+    if gpu is None:
+        return "any GPU that the package runs on"
+    capability = "{}.{}".format(*gpu.compute_capability)
+    return f"{gpu.name} ({capability}, {gpu.multiprocessors} multiprocessors), {gpu.driver}"
+
+
+def _words(datatypes: tuple[str, ...]) -> str:
+    return " ".join(datatypes) or "-"
 
 
 def _numbers(values: Iterable[float]) -> str:
