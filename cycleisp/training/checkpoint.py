@@ -29,6 +29,8 @@ class Checkpoint:
         stage: name of the stage.
         step: steps done.
         seconds: time spent so far, over all the times the run was resumed.
+        loss_sum: of all steps since the last validation, whose mean the log tells.
+        loss_count: how many steps these are.
         model: the networks' state dict.
         average: that of the running mean of the networks.
         optimizer: Adam's moments and step counts, named PARAMETER_INDEX.KEY.
@@ -37,6 +39,8 @@ class Checkpoint:
     stage: str
     step: int
     seconds: float
+    loss_sum: float
+    loss_count: int
     model: dict[str, Tensor]
     average: dict[str, Tensor]
     optimizer: dict[str, Tensor]
@@ -60,6 +64,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "stage": checkpoint.stage,
         "step": str(checkpoint.step),
         "seconds": str(checkpoint.seconds),
+        "loss_sum": str(checkpoint.loss_sum),
+        "loss_count": str(checkpoint.loss_count),
     }
     write_tensors(path, tensors, {"format": _FORMAT, **facts})
 
@@ -77,7 +83,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
             part, _, name = key.partition("/")
             parts[part][name] = tensor
         step, seconds = int(metadata["step"]), float(metadata["seconds"])
-        return Checkpoint(metadata["stage"], step, seconds, **parts)
+        losses = float(metadata["loss_sum"]), int(metadata["loss_count"])
+        return Checkpoint(metadata["stage"], step, seconds, *losses, **parts)
     except (KeyError, ValueError) as error:
         raise damaged(path) from error
 

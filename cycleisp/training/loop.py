@@ -126,11 +126,13 @@ def _train(
         betas=(0.9, settings.beta2),
     )
     first_step, earlier_seconds = 0, 0.0
+    loss_sum, loss_count = 0.0, 0
     if checkpoint is not None:
         stage.networks.load_state_dict(checkpoint.model)
         average.load_state_dict(checkpoint.average)
         restore_adam_state(optimizer, checkpoint.optimizer)
         first_step, earlier_seconds = checkpoint.step, checkpoint.seconds
+        loss_sum, loss_count = checkpoint.loss_sum, checkpoint.loss_count
     if ranks.first and first_step < settings.steps:
         begin_run_folder(settings, stage.name, stage.manifest())
         rewind_log(settings.output, -1 if checkpoint is None else first_step)
@@ -161,7 +163,10 @@ def _train(
         done = step + 1
         last = done == settings.steps
         validates = last or done % settings.validation_steps == 0
-        mean_loss = ranks.mean(loss) if validates else value
+        loss_sum, loss_count = loss_sum + value, loss_count + 1
+        if validates:
+            mean_loss = ranks.mean(loss.new_tensor(loss_sum / loss_count))
+            loss_sum, loss_count = 0.0, 0
         if not ranks.first:
             continue
         quality = stage.validate(average) if validates else None
@@ -176,12 +181,14 @@ def _train(
                     stage.name,
                     done,
                     seconds,
+                    loss_sum,
+                    loss_count,
                     stage.networks.state_dict(),
                     average.state_dict(),
                     adam_state(optimizer),
                 ),
             )
-        report(Progress(done, settings.steps, mean_loss, seconds, quality))
+        report(Progress(done, settings.steps, value, seconds, quality))
 
     files = []
     if ranks.first:

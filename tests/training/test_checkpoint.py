@@ -25,7 +25,7 @@ from tests.training.tensors import disk_is_full, equal
 def a_checkpoint(step: int) -> Checkpoint:
     named = {"head.weight": torch.full((2, 3), float(step))}
     average = {"head.weight": torch.zeros(2, 3)}
-    return Checkpoint("joint", step, 1.5, named, average, {"0.step": torch.ones(())})
+    return Checkpoint("joint", step, 1.5, 0.1, 3, named, average, {"0.step": torch.ones(())})
 
 
 def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_adam_goes_on_as_if_never_stopped(tmp_path: Path) -> None:
         _step(model, optimizer, seed)
     path = tmp_path / "checkpoint.safetensors"
     save_checkpoint(
-        path, Checkpoint("joint", 3, 0.0, model.state_dict(), {}, adam_state(optimizer))
+        path, Checkpoint("joint", 3, 0.0, 0.0, 0, model.state_dict(), {}, adam_state(optimizer))
     )
 
     resumed = nn.Linear(3, 2)
