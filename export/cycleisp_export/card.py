@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cycleisp.training.raw_denoiser import RawDenoiserSettings
 from cycleisp.training.settings import settings_as_yaml
-from cycleisp_runtime.bundle import BundleRecord
+from cycleisp_runtime.bundle import BundleRecord, Reduction
 
 __all__ = ["model_card"]
 
@@ -32,6 +32,13 @@ def model_card(record: BundleRecord, settings: RawDenoiserSettings, parity: floa
             "\n\nvst-nlm, the classical baseline: non-local means of all four planes together, "
             "after\nvariance stabilisation."
         )
+    precisions = "".join(
+        f"\n- {precision}, in `{file.file}`: " + _losses(file.reduction)
+        for precision, file in record.precisions.items()
+        if file.reduction is not None
+    )
+    if precisions:
+        quality += f"\n\nLost against fp32 at lower precision:\n{precisions}"
     recipe = settings_as_yaml(settings, without=("photographs", "output"))
     threads = "one CPU thread" if settings.threads == 1 else f"{settings.threads} CPU threads"
     return f"""---
@@ -77,3 +84,8 @@ The graph in ONNX Runtime differs from the torch network by at most {parity:.1e}
 Noise is taken as independent from sample to sample, with variance linear in the signal. Row noise,
 fixed patterns, and RAW that was already denoised or scaled by the camera are outside of that.
 """
+
+
+def _losses(reduction: Reduction) -> str:
+    kept = ", ".join(f"`{layer}` ({reason})" for layer, reason in reduction.kept.items())
+    return reduction.loss_in_words() + (f". Kept at higher precision: {kept}" if kept else "")

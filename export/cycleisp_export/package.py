@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
 import msgspec
+import onnx
 
 from cycleisp.models.edge import EdgeDenoiser
 from cycleisp.models.storage import load_network
 from cycleisp.training.raw_denoiser import RawDenoiserSettings
 from cycleisp.training.settings import read_recipe, resolve_settings
 from cycleisp_export.card import model_card
+from cycleisp_export.folder import write_folder
 from cycleisp_export.graph import OPSET, TENSORS, edge_graph
+from cycleisp_export.precisions import LowerPrecisions, lower_precisions
 from cycleisp_export.quality import benchmark_quality, last_validation, validation_quality
 from cycleisp_export.verify import OnnxGraph, check_graph, measured_halo, parity
 from cycleisp_runtime.bundle import (
@@ -24,7 +26,9 @@ from cycleisp_runtime.bundle import (
     ListedFile,
     ModelFile,
     NoiseRange,
+    Precision,
     Provenance,
+    Reduction,
     encode,
 )
 from cycleisp_runtime.errors import InputError, OutputError, SettingsError
@@ -58,6 +62,7 @@ def export_run(
     data_license: str,
     quality: Path | None,
     force: bool,
+    lower: LowerPrecisions | None = None,
 ) -> Exported:
     """The bundle of a finished training run, written to ``output``, a folder NAME.bundle.
 
@@ -69,13 +74,15 @@ def export_run(
         quality: figures that benchmarks/quality.py wrote about a bundle of this name and of these
             weights; None for the run's own last validation.
         force: replace a bundle that stands there.
+        lower: what to export beside FP32; None for nothing.
 
     Raises:
         SettingsError: where the name, or what is said of the data, suits no bundle.
         InputError: where the run lacks a file or holds a network that is not an edge denoiser, or
-            the figures are not of these weights.
+            the figures are not of these weights, or photographs or tiles cannot be read.
         OutputError: where ``output`` exists and ``force`` is off, or cannot be written.
-        BackendError: where the graph fails a check.
+        CalibrationError: where the calibration set is not one of this network.
+        BackendError: where a graph fails a check or loses too much.
     """
     if output.suffix != ".bundle":
         raise SettingsError("a bundle's name ends in .bundle", met=output.name)
@@ -91,22 +98,26 @@ def export_run(
     else:
         figures = benchmark_quality(quality, name, weights_sha256)
 
-    proto = edge_graph(
-        model,
-        {
-            "model": f"cycleisp {name}",
-            "cfa_order": "R Gr Gb B",
-            "normalisation": NORMALISATION,
-            "variance": VARIANCE,
-            "noise_range": f"shot {settings.shot_low:g} to {settings.shot_high:g}",
-            "weights_sha256": weights_sha256,
-            "license": "Apache-2.0",
-        },
-    )
+    metadata = {
+        "model": f"cycleisp {name}",
+        "cfa_order": "R Gr Gb B",
+        "normalisation": NORMALISATION,
+        "variance": VARIANCE,
+        "noise_range": f"shot {settings.shot_low:g} to {settings.shot_high:g}",
+        "weights_sha256": weights_sha256,
+        "license": "Apache-2.0",
+    }
+    noise_range = NoiseRange(shot_min=settings.shot_low, shot_max=settings.shot_high)
+    proto = edge_graph(model, metadata)
     check_graph(proto)
     graph = OnnxGraph(proto)
     agreement = parity(model, graph)
-    network = proto.SerializeToString(deterministic=True)
+    networks: dict[Precision, bytes] = {"fp32": _encoded(proto)}
+    reductions: dict[Precision, Reduction] = {}
+    if lower is not None:
+        for precision, reduced in lower_precisions(model, metadata, noise_range, lower):
+            networks[precision] = _encoded(reduced.proto)
+            reductions[precision] = reduced.reduction
 
     multiplications = sum(p.numel() for p in model.parameters() if p.dim() == 4)
     record = BundleRecord(
@@ -122,18 +133,20 @@ def export_run(
         tensors=TENSORS,
         normalisation=NORMALISATION,
         variance=VARIANCE,
-        noise_range=NoiseRange(shot_min=settings.shot_low, shot_max=settings.shot_high),
+        noise_range=noise_range,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         # The convolutions run once per 4x4 samples.
         kmac_per_sample=round(multiplications / 16 / 1000, 2),
         precisions={
-            "fp32": ModelFile(
-                file="fp32.onnx",
+            precision: ModelFile(
+                file=f"{precision}.onnx",
                 sha256=_sha256(network),
                 bytes=len(network),
                 opset=OPSET,
                 runs_on=("onnxruntime",),
+                reduction=reductions.get(precision),
             )
+            for precision, network in networks.items()
         },
         provenance=Provenance(
             recipe="card.md",
@@ -150,7 +163,9 @@ def export_run(
     listed = ListedFile(file="card.md", sha256=_sha256(card), bytes=len(card))
     record = msgspec.structs.replace(record, documents=(listed,))
     _check_record(record)
-    _place(output, {"fp32.onnx": network, "card.md": card, "bundle.json": encode(record)})
+    files = {f"{precision}.onnx": network for precision, network in networks.items()}
+    files |= {"card.md": card, "bundle.json": encode(record)}
+    write_folder(output, files, force=force)
     return Exported(Bundle.load(output), agreement)
 
 
@@ -172,19 +187,9 @@ def _check_record(record: BundleRecord) -> None:
         raise SettingsError("this makes no valid bundle", met=str(error)) from error
 
 
-def _place(output: Path, files: dict[str, bytes]) -> None:
-    """Write the folder under another name and move it into place."""
-    try:
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=".bundle-") as scratch:
-            folder = Path(scratch) / "new.bundle"
-            folder.mkdir()
-            for name, content in files.items():
-                (folder / name).write_bytes(content)
-            if output.exists():
-                output.rename(Path(scratch) / "replaced.bundle")
-            folder.rename(output)
-    except OSError as error:
-        raise OutputError("cannot be written", subject=output, met=error.strerror) from error
+def _encoded(proto: onnx.ModelProto) -> bytes:
+    encoded: bytes = proto.SerializeToString(deterministic=True)
+    return encoded
 
 
 def _sha256(content: bytes) -> str:

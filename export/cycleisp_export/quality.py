@@ -38,7 +38,7 @@ class _Benchmark(msgspec.Struct):
 
 
 def benchmark_quality(path: Path, name: str, weights_sha256: str) -> tuple[Quality, ...]:
-    """Mean PSNR of the model of this name per level, beside that of the classical baseline.
+    """Mean PSNR of this model's network alone per level, beside that of the classical baseline.
 
     Raises:
         InputError: where the file is not one of the benchmark's, or is of other weights or levels.
@@ -71,7 +71,8 @@ def _level_quality(
     try:
         noise, by_method = benchmark.noise[level], benchmark.psnr_db[level]
         noisy, denoised, *baselines = (
-            statistics.fmean(by_method[method].values()) for method in ("noisy", name, *_BASELINES)
+            statistics.fmean(by_method[method].values())
+            for method in ("noisy", f"{name}, network alone", *_BASELINES)
         )
     except (KeyError, statistics.StatisticsError) as error:
         raise InputError("figures are missing", subject=path, met=f"{level} noise") from error

@@ -22,8 +22,8 @@ __all__ = ["OnnxGraph", "check_graph", "measured_halo", "parity"]
 
 ALLOWED_OPERATORS = frozenset(
     {
-        "Add", "AveragePool", "Clip", "Concat", "Conv", "DepthToSpace",
-        "Div", "Mul", "Relu", "SpaceToDepth", "Sqrt", "Sub",
+        "Add", "AveragePool", "Cast", "Clip", "Concat", "Conv", "DepthToSpace", "DequantizeLinear",
+        "Div", "Mul", "QuantizeLinear", "Relu", "SpaceToDepth", "Sqrt", "Sub",
     }
 )  # fmt: skip
 """What an edge denoiser needs; every one is native to ONNX Runtime and TensorRT."""

@@ -6,15 +6,22 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
 from cycleisp.models import create_model
 from cycleisp.models.edge import EdgeDenoiser
-from cycleisp.models.storage import save_network
+from cycleisp.models.storage import load_network, save_network
 from cycleisp.noise import LEVELS
 from cycleisp.training.raw_denoiser import RawDenoiserSettings
 from cycleisp.training.settings import settings_as_yaml
+from cycleisp_calibration.set_file import CalibrationSet
+from cycleisp_calibration.sets import build_calibration_set
+from cycleisp_calibration.survey import SetSettings
+from cycleisp_export.loss import read_clean_tiles
+from tests.helpers import ROOT
 from tests.training.golden_weights import fill_with_golden_weights
 
 torch.set_num_threads(1)  # the networks are too small for more, and results stay the same
@@ -47,3 +54,25 @@ def finished_run(tmp_path: Path, network: Callable[[str], EdgeDenoiser]) -> Path
     record = {"step": 60_000, "loss": 0.3, "seconds": 5400.0, **decibels, "high": 45.5}
     (folder / "log.jsonl").write_text(json.dumps({"step": 1}) + "\n" + json.dumps(record), "utf-8")
     return folder
+
+
+@pytest.fixture(scope="session")
+def trained() -> EdgeDenoiser:
+    """The tiny denoiser that is shipped."""
+    model = load_network(ROOT / "zoo/runs/tiny/raw_denoiser.safetensors", "raw_denoiser")
+    assert isinstance(model, EdgeDenoiser)
+    return model
+
+
+@pytest.fixture(scope="session")
+def clean() -> list[npt.NDArray[np.float32]]:
+    """Clean packed planes (4, 64, 64) of six example photographs."""
+    tiles = read_clean_tiles(ROOT / "examples" / "photographs")
+    return [tile[:, 32:96, 32:96] for tile in tiles[-6:]]
+
+
+@pytest.fixture(scope="session")
+def calibration() -> CalibrationSet:
+    """Tiles of the example photographs at low, middle and high noise."""
+    photographs = sorted((ROOT / "examples" / "photographs").glob("*.jpg"))[:4]
+    return build_calibration_set(photographs, SetSettings(tiles=12, side=128)).calibration

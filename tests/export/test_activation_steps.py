@@ -1,0 +1,81 @@
+"""The range of INT8 activations: to the largest, to a percentile, to the least divergence."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from torch import Tensor
+
+from cycleisp.models.edge import EdgeDenoiser
+from cycleisp_calibration.set_file import CalibrationSet
+from cycleisp_export.activation_steps import (
+    PERCENTILE,
+    CalibrationMethod,
+    activation_steps,
+    entropy_bins,
+    percentile_bins,
+)
+from cycleisp_export.graph import edge_graph
+from cycleisp_export.typed_graph import TypedGraph
+
+METHODS: tuple[CalibrationMethod, ...] = ("minmax", "entropy", "percentile")
+
+
+def test_methods_give_a_step_to_every_convolution(
+    trained: EdgeDenoiser, calibration: CalibrationSet
+) -> None:
+    proto = edge_graph(trained, {})
+    steps = {
+        method: activation_steps(TypedGraph(proto), proto, calibration.arrays, method)
+        for method in METHODS
+    }
+    convolutions = [node.name for node in proto.graph.node if node.op_type == "Conv"]
+    for method in METHODS:
+        assert list(steps[method]) == convolutions
+    for name in convolutions:
+        assert 0 < steps["percentile"][name] <= steps["minmax"][name]
+        assert 0 < steps["entropy"][name] <= steps["minmax"][name]
+    # The signal is clipped at 4 noise scales, which is no rare value; features have long tails.
+    assert steps["percentile"]["head"] == pytest.approx(4 / 127, rel=1e-3)
+    assert steps["percentile"]["group1.block1.conv0"] < 0.7 * steps["minmax"]["group1.block1.conv0"]
+
+
+def test_the_percentile_is_one_of_magnitudes(
+    trained: EdgeDenoiser, calibration: CalibrationSet
+) -> None:
+    proto = edge_graph(trained, {})
+    graph, tiles = TypedGraph(proto), calibration.arrays
+    magnitudes: list[npt.NDArray[np.float32]] = []
+
+    def observe(name: str, tensor: Tensor) -> None:
+        if name == "body":
+            magnitudes.append(tensor.abs().numpy().ravel())
+
+    graph(tiles["noisy"], tiles["variance"], tiles["noise_scale"], observe=observe)
+    values = np.concatenate(magnitudes)
+    steps = activation_steps(graph, proto, tiles, "percentile")
+    # To one of 2048 bins.
+    wanted, bin_width = np.percentile(values, PERCENTILE), float(values.max()) / 2048
+    assert steps["tail"] * 127 == pytest.approx(wanted, abs=1.5 * bin_width)
+
+
+def test_the_percentile_is_counted_in_values() -> None:
+    counts = np.zeros(2048)
+    counts[99], counts[1999] = PERCENTILE, 100 - PERCENTILE
+    assert percentile_bins(counts) == 100
+    counts[1999] *= 2
+    assert percentile_bins(counts) == 2000
+
+
+def test_entropy_clips_what_is_rare_and_far() -> None:
+    magnitudes = np.abs(np.random.default_rng(0).normal(0, 100, 200_000))
+    counts, _ = np.histogram(magnitudes, 2048, (0, 2048))
+    with_an_outlier = counts.astype(float)
+    with_an_outlier[-1] += 1
+    # Four standard deviations of 100 hold nearly all of it.
+    assert 250 < entropy_bins(with_an_outlier) < 1000
+
+
+def test_entropy_keeps_what_is_even() -> None:
+    assert entropy_bins(np.full(2048, 100.0)) == pytest.approx(2048, abs=32)
