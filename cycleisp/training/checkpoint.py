@@ -82,9 +82,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
         for key, tensor in tensors.items():
             part, _, name = key.partition("/")
             parts[part][name] = tensor
-        step, seconds = int(metadata["step"]), float(metadata["seconds"])
-        losses = float(metadata["loss_sum"]), int(metadata["loss_count"])
-        return Checkpoint(metadata["stage"], step, seconds, *losses, **parts)
+        return Checkpoint(
+            metadata["stage"],
+            int(metadata["step"]),
+            float(metadata["seconds"]),
+            float(metadata["loss_sum"]),
+            int(metadata["loss_count"]),
+            **parts,
+        )
     except (KeyError, ValueError) as error:
         raise damaged(path) from error
 
