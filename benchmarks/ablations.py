@@ -169,7 +169,7 @@ def main() -> None:
     }
     folders = {name: trained(name, run, values, arguments.output) for name, run in RUNS.items()}
     before = networks_in(folders["RGB2RAW"])
-    before.update(networks_in(folders["RAW2RGB"]))
+    before.update(dict(networks_in(folders["RAW2RGB"]).items()))
     files = {
         name: str(folders["RGB2RAW" if name == "rgb2raw" else "RAW2RGB"] / f"{name}.safetensors")
         for name in before

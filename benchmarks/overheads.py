@@ -88,7 +88,7 @@ def evaluation(folder: Path, file: Path) -> tuple[Callable[[], object], Callable
     """The command's work, and the network's alone."""
     pairs = find_picture_pairs(folder)[: 2 * PICTURES]
     denoise = load_srgb_denoiser(file)
-    pictures = [load_photograph(pair.noisy).astype(np.float32) / 255 for pair in pairs]
+    pictures = [load_photograph(pair.noisy).astype(np.float32) / np.float32(255) for pair in pairs]
 
     def whole() -> object:
         groups = [pair.group for pair in pairs]
