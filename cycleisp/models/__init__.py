@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from cycleisp.models.denoisers import RawDenoiser, SrgbDenoiser
-from cycleisp.models.edge import EdgeDenoiser
+from cycleisp.models.edge import EdgeDenoiser, SrgbEdgeDenoiser
 from cycleisp.models.initialisation import quick_start
 from cycleisp.models.isp import ColorBranch, Raw2Rgb, Rgb2Raw
 from cycleisp_runtime.errors import SettingsError
@@ -35,6 +35,8 @@ _MODELS: dict[tuple[str, str], Callable[[], nn.Module]] = {
     ("srgb_denoiser", "small"): lambda: quick_start(
         SrgbDenoiser(24, 8, groups=1, blocks=2), "tail.0"
     ),
+    ("srgb_denoiser", "edge"): lambda: SrgbEdgeDenoiser(channels=48, groups=2, blocks=3),
+    ("srgb_denoiser", "tiny"): lambda: SrgbEdgeDenoiser(channels=32, groups=2, blocks=2),
 }
 
 
