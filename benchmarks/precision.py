@@ -31,7 +31,7 @@ from cycleisp.noise import LEVELS, noisy_samples, variance_map
 from cycleisp_calibration.set_file import CalibrationSet
 from cycleisp_calibration.sets import build_calibration_set
 from cycleisp_calibration.survey import SetSettings
-from cycleisp_export.graph import TENSORS, edge_graph
+from cycleisp_export.graph import NOISE_SCALE, NOISY, VARIANCE, edge_graph
 from cycleisp_export.loss import Graph, JudgedTiles, read_clean_tiles
 from cycleisp_export.precisions import FP16_MOST_LOSS_DB, Reducer
 from cycleisp_export.typed_graph import TypedGraph
@@ -172,7 +172,7 @@ def _times(networks: Mapping[Precision, bytes]) -> dict[Precision, float]:
         for name, network in networks.items()
     }
     noisy, variance, scale = _frame(SIDE, "middle")
-    inputs = {TENSORS.noisy: noisy, TENSORS.variance: variance, TENSORS.noise_scale: scale}
+    inputs = {NOISY: noisy, VARIANCE: variance, NOISE_SCALE: scale}
     seconds: dict[Precision, list[float]] = {name: [] for name in networks}
     for _ in range(1 + TIMED_RUNS):
         for name, session in sessions.items():

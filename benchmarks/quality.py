@@ -117,11 +117,12 @@ def network_alone(name: str, threads: int) -> Method:
     """A bundle's network, the whole picture as one tile and all of its correction used."""
     bundle = find_bundle(name)
     backend = OnnxRuntimeBackend(bundle, threads=threads)
+    tensors = bundle.record.tensors
 
     def denoise(noisy: _Planes, shot: float, read: float) -> Result:
         variance = NoiseModel.uniform(shot, read).variance(noisy)
         scale = math.sqrt(variance.mean(dtype=np.float64))
-        return Result(backend.run(noisy[None], variance[None], scale)[0])
+        return Result(backend.run(tensors.fill(noisy[None], variance[None], scale))[0])
 
     return Method(denoise, bundle.record.kmac_per_sample, bundle.record.parameters)
 

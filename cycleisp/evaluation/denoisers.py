@@ -85,11 +85,13 @@ def _network(path: Path) -> Callable[[_Picture, _Picture], _Picture]:
 
 
 def _bundle(name: str) -> Callable[[_Picture, _Picture], _Picture]:
-    backend = Denoiser.load(name).backend
+    denoiser = Denoiser.load(name)
+    tensors = denoiser.bundle.record.tensors
 
     def run(packed: _Picture, variance: _Picture) -> _Picture:
         scale = float(np.sqrt(variance.mean(dtype=np.float64)))
-        denoised: _Picture = backend.run(packed[None], variance[None], scale)[0]
+        inputs = tensors.fill(packed[None], variance[None], scale)
+        denoised: _Picture = denoiser.backend.run(inputs)[0]
         return denoised
 
     return run

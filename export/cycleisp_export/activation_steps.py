@@ -11,7 +11,7 @@ import onnx
 import torch
 from torch import Tensor
 
-from cycleisp_export.graph import INT8_MOST, TENSORS
+from cycleisp_export.graph import INT8_MOST, NOISE_SCALE, NOISY, VARIANCE
 from cycleisp_export.typed_graph import TypedGraph
 from cycleisp_runtime.errors import CalibrationError
 
@@ -82,10 +82,10 @@ def activation_steps(
 
 
 def _over(tiles: _Arrays, graph: TypedGraph, observe: Callable[[str, Tensor], None]) -> None:
-    for index in range(len(tiles[TENSORS.noisy])):
+    for index in range(len(tiles[NOISY])):
         one = slice(index, index + 1)
-        noisy, variance = tiles[TENSORS.noisy][one], tiles[TENSORS.variance][one]
-        graph(noisy, variance, tiles[TENSORS.noise_scale][one], observe=observe)
+        noisy, variance = tiles[NOISY][one], tiles[VARIANCE][one]
+        graph(noisy, variance, tiles[NOISE_SCALE][one], observe=observe)
 
 
 def percentile_bins(counts: _Counts) -> int:

@@ -60,7 +60,7 @@ metrics: [psnr]
 - Sides of a tile are multiples of {record.multiple_of} packed samples. Context on each side:
   {halo.for_90_db} for 90 dB agreement with the whole frame, {halo.for_120_db} for 120 dB.
   Nothing beyond {halo.exact} has any influence.
-- Trained for shot {record.noise_range.shot_min:g} to {record.noise_range.shot_max:g}.
+- Trained for {record.noise_range}.
 
 ## Quality
 

@@ -24,11 +24,15 @@ from cycleisp.models.edge import MEAN_WINDOW, SIGNAL_RANGE, EdgeDenoiser
 from cycleisp_runtime.bundle import TensorNames
 
 __all__ = [
+    "DENOISED",
     "FIRST_FEATURES",
     "INT8_MOST",
     "LAST_FEATURES",
+    "NOISE_SCALE",
+    "NOISY",
     "OPSET",
     "TENSORS",
+    "VARIANCE",
     "NumberTypes",
     "edge_graph",
 ]
@@ -37,10 +41,9 @@ OPSET = 17
 IR_VERSION = 8
 """The IR of opset 17's release; older runtimes refuse a newer one."""
 
-TENSORS = TensorNames(
-    noisy="noisy", variance="variance", noise_scale="noise_scale", denoised="denoised"
-)
+NOISY, VARIANCE, NOISE_SCALE, DENOISED = "noisy", "variance", "noise_scale", "denoised"
 
+TENSORS = TensorNames(noisy=NOISY, denoised=DENOISED, variance=VARIANCE, noise_scale=NOISE_SCALE)
 
 FIRST_FEATURES, LAST_FEATURES = "cells", "residual_units"
 """The first and the last of the nodes that may compute in FP16."""
@@ -75,7 +78,7 @@ class _Graph:
         self.constants: list[onnx.TensorProto] = []
         self._types = types
         self._type_of: dict[str, int] = dict.fromkeys(
-            (TENSORS.noisy, TENSORS.variance, TENSORS.noise_scale), TensorProto.FLOAT
+            (NOISY, VARIANCE, NOISE_SCALE), TensorProto.FLOAT
         )
 
     def node(self, kind: str, inputs: list[str], output: str, **attributes: object) -> str:
@@ -175,17 +178,17 @@ def edge_graph(
     """
     graph = _Graph(types or NumberTypes())
     residual = _body(graph, model, _conditioned_input(graph))
-    scaled = graph.node("Mul", [residual, TENSORS.noise_scale], "residual")
-    graph.node("Add", [TENSORS.noisy, scaled], TENSORS.denoised)
+    scaled = graph.node("Mul", [residual, NOISE_SCALE], "residual")
+    graph.node("Add", [NOISY, scaled], DENOISED)
 
     frame = ("batch", 4, "height", "width")
     float32 = TensorProto.FLOAT
     inputs = [
-        helper.make_tensor_value_info(TENSORS.noisy, float32, frame),
-        helper.make_tensor_value_info(TENSORS.variance, float32, frame),
-        helper.make_tensor_value_info(TENSORS.noise_scale, float32, ("batch", 1, 1, 1)),
+        helper.make_tensor_value_info(NOISY, float32, frame),
+        helper.make_tensor_value_info(VARIANCE, float32, frame),
+        helper.make_tensor_value_info(NOISE_SCALE, float32, ("batch", 1, 1, 1)),
     ]
-    outputs = [helper.make_tensor_value_info(TENSORS.denoised, float32, frame)]
+    outputs = [helper.make_tensor_value_info(DENOISED, float32, frame)]
     proto = helper.make_model(
         helper.make_graph(graph.nodes, "edge_denoiser", inputs, outputs, graph.constants),
         opset_imports=[helper.make_opsetid("", OPSET)],
@@ -200,16 +203,16 @@ def _conditioned_input(graph: _Graph) -> str:
     """Mean-free signal and deviation in units of the noise scale, at half the packed resolution."""
     mean = graph.node(
         "AveragePool",
-        [TENSORS.noisy],
+        [NOISY],
         "local_mean",
         kernel_shape=[MEAN_WINDOW, MEAN_WINDOW],
         pads=[MEAN_WINDOW // 2] * 4,
         count_include_pad=0,
     )
-    detail = graph.node("Sub", [TENSORS.noisy, mean], "detail")
+    detail = graph.node("Sub", [NOISY, mean], "detail")
     unit = graph.node(
         "Mul",
-        [TENSORS.noise_scale, graph.constant("signal_range", np.array(SIGNAL_RANGE, np.float32))],
+        [NOISE_SCALE, graph.constant("signal_range", np.array(SIGNAL_RANGE, np.float32))],
         "signal_unit",
     )
     limits = [
@@ -217,8 +220,8 @@ def _conditioned_input(graph: _Graph) -> str:
         graph.constant("signal_high", np.array(SIGNAL_RANGE, np.float32)),
     ]
     signal = graph.node("Clip", [graph.node("Div", [detail, unit], "units"), *limits], "signal")
-    sigma = graph.node("Sqrt", [TENSORS.variance], "sigma")
-    deviation = graph.node("Div", [sigma, TENSORS.noise_scale], "deviation")
+    sigma = graph.node("Sqrt", [VARIANCE], "sigma")
+    deviation = graph.node("Div", [sigma, NOISE_SCALE], "deviation")
     planes = graph.node("Concat", [signal, deviation], "planes", axis=1)
     return graph.feature("SpaceToDepth", [planes], FIRST_FEATURES, blocksize=2)
 

@@ -88,8 +88,6 @@ def convert(
         write_one_input(source, baked, Phase(mosaic) if mosaic else None, output, force=force)
     click.echo(f"{output}: {source.record.name} for {target}, {printable(str(baked))}")
     trained = source.record.noise_range
-    if not trained.shot_min <= baked.model.mean_shot <= trained.shot_max:
-        report_warning(
-            f"shot noise {baked.model.mean_shot:.2g} is outside of the model's training range, "
-            f"{trained.shot_min:.2g} to {trained.shot_max:.2g}"
-        )
+    doubt = None if trained is None else trained.doubt(baked.model.mean_shot)
+    if doubt is not None:
+        report_warning(doubt)

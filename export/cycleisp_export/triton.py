@@ -30,7 +30,7 @@ def triton_config(bundle: Bundle) -> str:
     """
     record, names = bundle.record, bundle.record.tensors
     frame = [record.channels, -1, -1]
-    inputs = {names.noisy: frame, names.variance: frame, names.noise_scale: [1, 1, 1]}
+    inputs = {name: [1, 1, 1] if name == names.noise_scale else frame for name in names.inputs}
     parameters = {"bundle_sha256": bundle.sha256, "license": record.license}
     return "\n".join(
         [

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 from torch.nn import functional
 
-from cycleisp_export.graph import TENSORS
+from cycleisp_export.graph import DENOISED, NOISE_SCALE, NOISY, VARIANCE
 
 __all__ = ["TypedGraph"]
 
@@ -50,14 +50,14 @@ class TypedGraph:
             observe: called with the name and the value of every tensor that a node puts out.
         """
         tensors = dict(self._constants)
-        tensors[TENSORS.noisy] = torch.tensor(noisy)
-        tensors[TENSORS.variance] = torch.tensor(variance)
-        tensors[TENSORS.noise_scale] = torch.tensor(noise_scale)
+        tensors[NOISY] = torch.tensor(noisy)
+        tensors[VARIANCE] = torch.tensor(variance)
+        tensors[NOISE_SCALE] = torch.tensor(noise_scale)
         with torch.inference_mode():
             for node in self._nodes:
                 tensors[node.output] = node.compute([tensors[name] for name in node.inputs])
                 observe(node.output, tensors[node.output])
-        output: npt.NDArray[np.float32] = tensors[TENSORS.denoised].numpy()
+        output: npt.NDArray[np.float32] = tensors[DENOISED].numpy()
         return output
 
 

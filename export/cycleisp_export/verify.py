@@ -14,7 +14,7 @@ import torch
 from cycleisp.evaluation.metrics import psnr
 from cycleisp.models.edge import EdgeDenoiser
 from cycleisp.noise import LEVELS, noisy_samples, variance_map
-from cycleisp_export.graph import OPSET, TENSORS
+from cycleisp_export.graph import DENOISED, NOISE_SCALE, NOISY, OPSET, VARIANCE
 from cycleisp_runtime.bundle import Halo
 from cycleisp_runtime.errors import BackendError
 
@@ -52,11 +52,11 @@ class OnnxGraph:
     ) -> npt.NDArray[np.float32]:
         """Denoised (N, 4, h, w) from the same, its variance map and noise scales (N, 1, 1, 1)."""
         inputs = {
-            TENSORS.noisy: noisy,
-            TENSORS.variance: variance,
-            TENSORS.noise_scale: noise_scale,
+            NOISY: noisy,
+            VARIANCE: variance,
+            NOISE_SCALE: noise_scale,
         }
-        output: npt.NDArray[np.float32] = self._session.run([TENSORS.denoised], inputs)[0]
+        output: npt.NDArray[np.float32] = self._session.run([DENOISED], inputs)[0]
         return output
 
 

@@ -117,7 +117,14 @@ class _Wrapper:
         # Checks that the network has the tensors of the record, and no data outside its file.
         OnnxRuntimeBackend(bundle, threads=1).close()
         self._bundle, self._noise = bundle, noise
-        self._names = bundle.record.tensors
+        self._names = names = bundle.record.tensors
+        if names.variance is None or names.noise_scale is None or bundle.record.variance is None:
+            raise BundleError(
+                "only networks that are told of the noise can be wrapped",
+                subject=bundle.folder,
+                met=f"inputs {', '.join(names.inputs)}",
+            )
+        self._variance, self._noise_scale = names.variance, names.noise_scale
         self._proto = onnx.load_model_from_string(bundle.model("fp32"))
         self._before: list[onnx.NodeProto] = []
         self._after: list[onnx.NodeProto] = []
@@ -133,7 +140,7 @@ class _Wrapper:
         self._before += [
             _node("Relu", [self._names.noisy], "wrapper.signal"),
             _node("Mul", ["wrapper.signal", shot], "wrapper.shot_variance"),
-            _node("Add", ["wrapper.shot_variance", read], self._names.variance),
+            _node("Add", ["wrapper.shot_variance", read], self._variance),
         ]
 
     def noise_scale_of_the_frame(self) -> None:
@@ -141,18 +148,16 @@ class _Wrapper:
         least = self._constant("least_noise_scale", np.array(LEAST_NOISE_SCALE, np.float32))
         mean, deviation = "wrapper.mean_variance", "wrapper.mean_deviation"
         self._before += [
-            _node("ReduceMean", [self._names.variance], mean, axes=[1, 2, 3], keepdims=1),
+            _node("ReduceMean", [self._variance], mean, axes=[1, 2, 3], keepdims=1),
             _node("Sqrt", [mean], deviation),
-            _node("Max", [deviation, least], self._names.noise_scale),
+            _node("Max", [deviation, least], self._noise_scale),
         ]
 
     def noise_scale_of_a_grey_frame(self) -> None:
         model = self._noise.model
         scale = np.sqrt(model.mean_shot * FRAME_MEAN + model.mean_read)
         tensor = np.full((1, 1, 1, 1), scale, np.float32)
-        self._proto.graph.initializer.append(
-            numpy_helper.from_array(tensor, self._names.noise_scale)
-        )
+        self._proto.graph.initializer.append(numpy_helper.from_array(tensor, self._noise_scale))
 
     def pack(self, phase: Phase, multiple: int) -> None:
         """Reflect at the border until red leads every cell, then one plane per colour."""
@@ -208,7 +213,7 @@ class _Wrapper:
                 "layout": layout,
                 "sides_multiple_of": str(multiple),
                 "normalisation": record.normalisation,
-                "variance": record.variance,
+                "variance": str(record.variance),
                 "noise": str(self._noise),
                 "license": record.license,
                 "weights_sha256": record.provenance.weights_sha256,

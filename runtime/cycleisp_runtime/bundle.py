@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 from msgspec import Meta
 
 from cycleisp_runtime.errors import BundleError
@@ -28,6 +30,7 @@ __all__ = [
     "ListedFile",
     "ModelFile",
     "NoiseRange",
+    "Pooling",
     "Precision",
     "Provenance",
     "Quality",
@@ -80,19 +83,47 @@ class Halo(_Record, frozen=True):
 
 
 class TensorNames(_Record, frozen=True):
-    """Names of the graph's inputs and of its output, all float32.
+    """Names of the graph's inputs and of its output, all float32; None for an input it lacks.
 
     Attributes:
-        noisy: input (N, 4, h, w), normalised, R, Gr, Gb, B.
+        noisy: input (N, channels, h, w): normalised R, Gr, Gb, B, or R, G, B in [0, 1].
+        denoised: output, the same shape and units.
         variance: input (N, 4, h, w), the variance map.
         noise_scale: input (N, 1, 1, 1), sqrt of the mean of the frame's variance map.
-        denoised: output (N, 4, h, w), normalised.
+        gates: input (N, G, 1, 1), channel attention, from the statistics graph (``Pooling``).
     """
 
     noisy: Text
-    variance: Text
-    noise_scale: Text
     denoised: Text
+    variance: Text | None = None
+    noise_scale: Text | None = None
+    gates: Text | None = None
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs that the graph has."""
+        names = (self.noisy, self.variance, self.noise_scale, self.gates)
+        return tuple(name for name in names if name is not None)
+
+    def fill(
+        self,
+        noisy: npt.NDArray[np.float32],
+        variance: npt.NDArray[np.float32] | None = None,
+        noise_scale: float | None = None,
+        gates: npt.NDArray[np.float32] | None = None,
+    ) -> dict[str, npt.NDArray[np.float32]]:
+        """The inputs of N tiles of one frame by name, without those that the graph lacks."""
+        count = len(noisy)
+        scales = None if noise_scale is None else np.full((count, 1, 1, 1), noise_scale, np.float32)
+        given = {
+            self.noisy: noisy,
+            self.variance: variance,
+            self.noise_scale: scales,
+            self.gates: None if gates is None else np.repeat(gates, count, axis=0),
+        }
+        return {
+            name: value for name, value in given.items() if name is not None and value is not None
+        }
 
 
 class NoiseRange(_Record, frozen=True):
@@ -104,6 +135,15 @@ class NoiseRange(_Record, frozen=True):
     def __post_init__(self) -> None:
         if self.shot_min > self.shot_max:
             raise ValueError("shot_min is above shot_max")
+
+    def __str__(self) -> str:
+        return f"shot {self.shot_min:.2g} to {self.shot_max:.2g}"
+
+    def doubt(self, shot: float) -> str | None:
+        """A sentence for people where training did not cover this shot coefficient."""
+        if self.shot_min <= shot <= self.shot_max:
+            return None
+        return f"shot noise {shot:.2g} is outside of the model's training range, {self}"
 
 
 class ListedFile(_Record, frozen=True):
@@ -152,6 +192,27 @@ class ModelFile(ListedFile, frozen=True):
     reduction: Reduction | None = None
 
 
+class Pooling(_Record, frozen=True):
+    """How tiles of a network that pools over the frame agree: its attention is computed beforehand.
+
+    The statistics graph is the same network up to its last pool. It takes the inputs of the other
+    graph except for the gates, and puts out the gates. On every ``decimation``-th packed sample of
+    a frame it costs little; on the whole frame it makes tiles exact.
+
+    Attributes:
+        statistics: the graph's file.
+        gates: length of the vector of gates.
+        decimation: step between the samples that the gates are taken from.
+        agreement_db: PSNR (peak 1) between tiles that share such gates and the whole frame, the
+            lowest over the three noise levels.
+    """
+
+    statistics: ModelFile
+    gates: Positive
+    decimation: Positive
+    agreement_db: float
+
+
 class Provenance(_Record, frozen=True):
     """Where the weights come from.
 
@@ -179,14 +240,14 @@ class Quality(_Record, frozen=True):
 
     Attributes:
         level: its name, such as "low".
-        shot: shot coefficient of that level.
+        shot: shot coefficient of that level; None for rendered pictures.
         noisy_db: PSNR of the noisy input.
         denoised_db: PSNR of the model's output.
         baselines_db: PSNR of other methods on the same samples, by name.
     """
 
     level: Text
-    shot: Shot
+    shot: Shot | None
     noisy_db: float
     denoised_db: float
     baselines_db: dict[str, float] = {}
@@ -201,7 +262,9 @@ class BundleRecord(_Record, frozen=True):
         channels: planes of the input and of the output.
         multiple_of: tile sides and tile origins are multiples of it, in packed samples.
         normalisation: how samples become the input, in words.
-        variance: how the variance map is made, in words.
+        pooling: what a network that pools over the frame needs beside; None for others.
+        variance: how the variance map is made, in words; None for a network that takes none.
+        noise_range: None for a network that is told of no noise.
         kmac_per_sample: thousand multiply-adds per sensor sample.
         precisions: the network's files, by precision.
         documents: files for people, such as the card.
@@ -217,13 +280,14 @@ class BundleRecord(_Record, frozen=True):
     halo: Halo
     tensors: TensorNames
     normalisation: Text
-    variance: Text
-    noise_range: NoiseRange
     parameters: Positive
     kmac_per_sample: Annotated[float, Meta(gt=0)]
     precisions: Annotated[dict[Precision, ModelFile], Meta(min_length=1)]
     provenance: Provenance
     quality: Annotated[tuple[Quality, ...], Meta(min_length=1)]
+    variance: Text | None = None
+    noise_range: NoiseRange | None = None
+    pooling: Pooling | None = None
     documents: tuple[ListedFile, ...] = ()
 
 
@@ -270,7 +334,8 @@ class Bundle:
                 hint="take the bundle and cycleisp from the same release",
             ) from error
         bundle = cls(folder, record, hashlib.sha256(encoded).hexdigest())
-        for listed in (*record.precisions.values(), *record.documents):
+        statistics = () if record.pooling is None else (record.pooling.statistics,)
+        for listed in (*record.precisions.values(), *statistics, *record.documents):
             bundle._read(listed)
         return bundle
 
@@ -289,6 +354,19 @@ class Bundle:
                 met=precision,
                 wanted=" or ".join(self.record.precisions),
             )
+        return self._network(listed)
+
+    def statistics(self) -> bytes:
+        """The statistics graph of a network that pools, checked as ``model`` checks.
+
+        Raises:
+            BundleError: where the bundle has none, or it was altered since or needs other files.
+        """
+        if self.record.pooling is None:
+            raise BundleError("the network does not pool", subject=self.folder)
+        return self._network(self.record.pooling.statistics)
+
+    def _network(self, listed: ModelFile) -> bytes:
         network = self._read(listed)
         if EXTERNAL_DATA_KEY in network:
             raise BundleError(

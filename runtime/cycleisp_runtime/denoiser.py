@@ -239,7 +239,8 @@ class Denoiser:
 
     def _run(self, noisy: _Tile, variance: _Tile, noise_scale: float) -> _Tile:
         """One tile through the backend, its output checked."""
-        denoised = self.backend.run(noisy, variance, noise_scale)
+        tensors = self.bundle.record.tensors
+        denoised = self.backend.run(tensors.fill(noisy, variance, noise_scale))
         fit = denoised.shape == noisy.shape
         if not fit or not np.isfinite(denoised).all():
             raise BackendError(
@@ -253,12 +254,8 @@ class Denoiser:
 
     def _noise_warnings(self, noise: NoiseModel) -> list[str]:
         trained = self.bundle.record.noise_range
-        if trained.shot_min <= noise.mean_shot <= trained.shot_max:
-            return []
-        span = f"{trained.shot_min:.2g} to {trained.shot_max:.2g}"
-        return [
-            f"shot noise {noise.mean_shot:.2g} is outside of the model's training range, {span}"
-        ]
+        doubt = None if trained is None else trained.doubt(noise.mean_shot)
+        return [] if doubt is None else [doubt]
 
 
 def unchanged(frame: RawFrame, *, keep_levels: bool = False) -> Denoised:
@@ -302,7 +299,11 @@ def residual_noise(quality: tuple[Quality, ...], noise: NoiseModel, strength: fl
     The mean squared error falls by the ratio r = 10^(-gain / 10), with the gain in dB interpolated
     over log shot; mixing in a share s of the output leaves (1 - s)^2 + (1 - (1 - s)^2) r of it.
     """
-    levels = sorted((level.shot, level.denoised_db - level.noisy_db) for level in quality)
+    levels = sorted(
+        (level.shot, level.denoised_db - level.noisy_db)
+        for level in quality
+        if level.shot is not None
+    )
     shots, gains = zip(*levels, strict=True)
     gain = float(np.interp(math.log(noise.mean_shot), np.log(shots), gains))
     ratio = min(10 ** (-gain / 10), 1.0)

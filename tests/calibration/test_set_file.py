@@ -47,13 +47,13 @@ def test_other_programs_take_the_file(path: Path) -> None:
     bundle = find_bundle("edge")
     with np.load(path, allow_pickle=False) as arrays:
         tensors = bundle.record.tensors
-        assert sorted(arrays) == sorted((tensors.noisy, tensors.variance, tensors.noise_scale))
+        assert sorted(arrays) == sorted(tensors.inputs)
         noisy, variance, scale = (arrays[name] for name in ("noisy", "variance", "noise_scale"))
     assert {len(noisy), len(variance), len(scale)} == {40}
     assert {noisy.dtype, variance.dtype, scale.dtype} == {np.dtype(np.float32)}
     backend = OnnxRuntimeBackend(bundle, "fp32", threads=1)
     try:
-        denoised = backend.run(noisy[:1], variance[:1], float(scale[0, 0, 0, 0]))
+        denoised = backend.run(tensors.fill(noisy[:1], variance[:1], float(scale[0, 0, 0, 0])))
     finally:
         backend.close()
     assert denoised.shape == noisy[:1].shape

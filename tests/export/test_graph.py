@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from cycleisp.evaluation.metrics import psnr
 from cycleisp.models.edge import EdgeDenoiser
 from cycleisp.noise import LEVELS, noisy_samples, variance_map
-from cycleisp_export.graph import TENSORS, edge_graph
+from cycleisp_export.graph import DENOISED, NOISE_SCALE, NOISY, VARIANCE, edge_graph
 from cycleisp_export.verify import (
     ALLOWED_OPERATORS,
     OnnxGraph,
@@ -66,11 +66,11 @@ def test_tensors_are_named_and_sized_as_the_bundle_says(tiny: onnx.ModelProto) -
 
     frame = ["batch", 4, "height", "width"]
     assert {value.name: sizes(value) for value in tiny.graph.input} == {
-        TENSORS.noisy: frame,
-        TENSORS.variance: frame,
-        TENSORS.noise_scale: ["batch", 1, 1, 1],
+        NOISY: frame,
+        VARIANCE: frame,
+        NOISE_SCALE: ["batch", 1, 1, 1],
     }
-    assert {value.name: sizes(value) for value in tiny.graph.output} == {TENSORS.denoised: frame}
+    assert {value.name: sizes(value) for value in tiny.graph.output} == {DENOISED: frame}
 
 
 def test_the_file_says_nothing_of_the_machine(tiny: onnx.ModelProto) -> None:

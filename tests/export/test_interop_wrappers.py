@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 
 from cycleisp_export.baked_noise import BakedNoise, baked_noise
+from cycleisp_export.graph import TENSORS
 from cycleisp_export.wrappers import FRAME_MEAN, darktable_graph, mosaic_graph, packed_graph
 from cycleisp_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cycleisp_runtime.bayer import Phase, pack, unpack
@@ -82,7 +83,7 @@ def core(bundle: Bundle, packed: Samples, noise_scale: float | None = None) -> S
     variance = NOISE.model.variance(packed)
     scale = float(np.sqrt(variance.mean(dtype=np.float64))) if noise_scale is None else noise_scale
     with OnnxRuntimeBackend(bundle, threads=1) as backend:
-        denoised: Samples = backend.run(packed[None], variance[None], scale)[0].copy()
+        denoised: Samples = backend.run(TENSORS.fill(packed[None], variance[None], scale))[0].copy()
     return denoised
 
 
@@ -182,7 +183,7 @@ def test_a_black_frame_without_read_noise_stays_a_number(bundle: Bundle) -> None
     silent = BakedNoise(NoiseModel.uniform(1e-3, 0.0), "no read noise")
     black = np.zeros((1, 4, 8, 8), np.float32)
     with OnnxRuntimeBackend(bundle, threads=1) as backend:
-        expected = backend.run(black, np.zeros_like(black), LEAST_NOISE_SCALE).copy()
+        expected = backend.run(TENSORS.fill(black, np.zeros_like(black), LEAST_NOISE_SCALE)).copy()
     wrapped = run(packed_graph(bundle, silent), black)
     assert np.isfinite(wrapped).all()
     np.testing.assert_array_equal(wrapped, expected)

@@ -13,6 +13,7 @@ from cycleisp.noise import LEVELS, variance_map
 from cycleisp_calibration.set_file import CalibrationSet, save_calibration_set
 from cycleisp_calibration.sets import build_calibration_set
 from cycleisp_calibration.survey import SetSettings
+from cycleisp_export.graph import TENSORS
 from cycleisp_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cycleisp_runtime.bundle import Bundle, Precision
 from cycleisp_runtime.cli import main
@@ -88,12 +89,14 @@ def test_the_runtime_runs_every_precision(bundle: Bundle) -> None:
     variance = variance_map(noisy, *LEVELS["high"])
     scale = float(np.sqrt(variance.mean()))
     with OnnxRuntimeBackend(bundle, threads=1) as backend:
-        exact = backend.run(noisy, variance, scale).copy()
+        exact = backend.run(TENSORS.fill(noisy, variance, scale)).copy()
     most_apart: dict[Precision, float] = {"fp16": 0.02, "int8": 0.5}
     for precision, most in most_apart.items():
         with Denoiser.load(bundle.folder, precision=precision, threads=1) as denoiser:
             assert denoiser.backend.precision == precision
-            apart = np.abs(denoiser.backend.run(noisy, variance, scale) - exact) / scale
+            apart = (
+                np.abs(denoiser.backend.run(TENSORS.fill(noisy, variance, scale)) - exact) / scale
+            )
         # In units of the noise; another file than that of FP32, and no other picture.
         assert 0 < apart.mean() < apart.max() < most
 

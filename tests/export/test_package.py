@@ -19,9 +19,10 @@ from cycleisp.models.edge import EdgeDenoiser
 from cycleisp.models.storage import save_network
 from cycleisp.noise import LEVELS, variance_map
 from cycleisp_export import package
+from cycleisp_export.graph import TENSORS
 from cycleisp_export.package import Exported, export_run
 from cycleisp_runtime.backends.onnxruntime import OnnxRuntimeBackend
-from cycleisp_runtime.bundle import Bundle, Halo
+from cycleisp_runtime.bundle import Bundle, Halo, NoiseRange
 from cycleisp_runtime.cli import main
 from cycleisp_runtime.errors import (
     BackendError,
@@ -63,7 +64,7 @@ def test_a_run_becomes_a_bundle(
     assert (record.name, record.task, record.channels) == ("night", "raw", 4)
     assert (record.parameters, record.kmac_per_sample) == (106_352, 6.62)
     assert record.halo.exact == network("tiny").halo
-    assert (record.noise_range.shot_min, record.noise_range.shot_max) == (2e-5, 2e-2)
+    assert record.noise_range == NoiseRange(shot_min=2e-5, shot_max=2e-2)
     assert (record.provenance.steps, record.provenance.hours) == (60_000, 1.5)
     weights = (finished_run / "raw_denoiser.safetensors").read_bytes()
     assert record.provenance.weights_sha256 == hashlib.sha256(weights).hexdigest()
@@ -87,7 +88,9 @@ def test_the_runtime_computes_what_torch_computes(
             torch.from_numpy(noisy), torch.from_numpy(variance), torch.tensor(scale)
         ).numpy()
     with OnnxRuntimeBackend(bundle, threads=1) as backend:
-        np.testing.assert_allclose(backend.run(noisy, variance, scale), expected, atol=1e-5)
+        np.testing.assert_allclose(
+            backend.run(TENSORS.fill(noisy, variance, scale)), expected, atol=1e-5
+        )
 
 
 @pytest.mark.usefixtures("quick_halo")

@@ -27,10 +27,14 @@ def a_tile(rows: int = 6, columns: int = 8) -> np.ndarray:
     return np.random.default_rng(1).random((1, 4, rows, columns), np.float32)
 
 
+def inputs(noisy: np.ndarray, variance: np.ndarray, noise_scale: float) -> dict[str, np.ndarray]:
+    return a_record().tensors.fill(noisy, variance, noise_scale)
+
+
 def test_identity_gives_a_copy() -> None:
     tile = a_tile()
     with IdentityBackend() as backend:
-        out = backend.run(tile, tile, 1.0)
+        out = backend.run(inputs(tile, tile, 1.0))
     assert out is not tile
     np.testing.assert_array_equal(out, tile)
 
@@ -38,18 +42,18 @@ def test_identity_gives_a_copy() -> None:
 def test_onnxruntime_runs_the_network_with_all_three_inputs(bundle: Bundle) -> None:
     tile = a_tile()
     with OnnxRuntimeBackend(bundle, threads=1) as backend:
-        once = backend.run(tile, tile, 1.0) - tile
-        doubled = backend.run(tile, tile, 2.0) - tile
-        other_variance = backend.run(tile, 2 * tile, 1.0) - tile
+        once = backend.run(inputs(tile, tile, 1.0)) - tile
+        doubled = backend.run(inputs(tile, tile, 2.0)) - tile
+        other_variance = backend.run(inputs(tile, 2 * tile, 1.0)) - tile
     np.testing.assert_allclose(doubled, 2 * once, atol=1e-6)  # float32 of values around 1
     assert np.abs(other_variance - once).max() > 0.01
 
 
 def test_onnxruntime_takes_any_tile_shape_and_reuses_its_output(bundle: Bundle) -> None:
     with OnnxRuntimeBackend(bundle, threads=1) as backend:
-        first = backend.run(a_tile(), a_tile(), 1.0)
-        assert backend.run(a_tile(), a_tile(), 0.5) is first
-        assert backend.run(a_tile(2, 12), a_tile(2, 12), 1.0).shape == (1, 4, 2, 12)
+        first = backend.run(inputs(a_tile(), a_tile(), 1.0))
+        assert backend.run(inputs(a_tile(), a_tile(), 0.5)) is first
+        assert backend.run(inputs(a_tile(2, 12), a_tile(2, 12), 1.0)).shape == (1, 4, 2, 12)
 
 
 def test_a_closed_backend_says_so(bundle: Bundle) -> None:
@@ -57,7 +61,7 @@ def test_a_closed_backend_says_so(bundle: Bundle) -> None:
     backend.close()
     backend.close()
     with pytest.raises(BackendError, match="closed"):
-        backend.run(a_tile(), a_tile(), 1.0)
+        backend.run(inputs(a_tile(), a_tile(), 1.0))
 
 
 def test_a_tile_that_the_network_cannot_take_is_our_error(bundle: Bundle) -> None:
@@ -65,7 +69,7 @@ def test_a_tile_that_the_network_cannot_take_is_our_error(bundle: Bundle) -> Non
         OnnxRuntimeBackend(bundle, threads=1) as backend,
         pytest.raises(BackendError, match=r"fp32\.onnx: ONNX Runtime failed on a tile of"),
     ):
-        backend.run(a_tile(5, 8), a_tile(5, 8), 1.0)
+        backend.run(inputs(a_tile(5, 8), a_tile(5, 8), 1.0))
 
 
 def test_bytes_that_are_no_network_are_our_error(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +35,8 @@ class MeanOfThree(Backend):
     name = "mean"
     precision = "fp32"
 
-    def run(
-        self,
-        noisy: npt.NDArray[np.float32],
-        variance: npt.NDArray[np.float32],  # noqa: ARG002  the protocol's
-        noise_scale: float,  # noqa: ARG002  the protocol's
-    ) -> npt.NDArray[np.float32]:
+    def run(self, inputs: Mapping[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+        noisy = inputs["noisy"]
         padded = np.pad(noisy, [(0, 0)] * 3 + [(1, 1)], mode="edge")
         total: npt.NDArray[np.float32] = padded[..., :-2] + noisy + padded[..., 2:]
         return total * np.float32(1 / 3)
@@ -56,14 +53,9 @@ class ConstantBackend(Backend):
         self.scales: list[float] = []
         self.closed = False
 
-    def run(
-        self,
-        noisy: npt.NDArray[np.float32],
-        variance: npt.NDArray[np.float32],  # noqa: ARG002  the protocol's
-        noise_scale: float,
-    ) -> npt.NDArray[np.float32]:
-        self.scales.append(noise_scale)
-        return np.full_like(noisy, self.value)
+    def run(self, inputs: Mapping[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+        self.scales.append(float(inputs["noise_scale"][0, 0, 0, 0]))
+        return np.full_like(inputs["noisy"], self.value)
 
     def close(self) -> None:
         self.closed = True
@@ -257,7 +249,8 @@ def test_the_frame_is_what_the_network_says_of_the_mirrored_frame(network: Path)
     inner = (slice(None), slice(None), slice(6, 6 + rows), slice(6, 6 + columns))
     noise_scale = math.sqrt(variance[inner].mean())
     with OnnxRuntimeBackend(Bundle.load(network), threads=1) as backend:
-        denoised = backend.run(packed, variance, noise_scale)[inner][0]
+        known = backend.run(a_record().tensors.fill(packed, variance, noise_scale))
+        denoised = known[inner][0]
     with Denoiser.load(network, threads=1) as denoiser:
         result = denoiser(frame, noise=NOISE)
     assert 0.01 < result.trust < 0.99
@@ -292,7 +285,7 @@ def test_noise_that_training_never_saw_is_said() -> None:
     denoiser = Denoiser(a_bundle(), IdentityBackend())
     result = denoiser(a_frame(), noise=NoiseModel.uniform(0.05, 1e-3))
     assert result.warnings == (
-        "shot noise 0.05 is outside of the model's training range, 1e-05 to 0.03",
+        "shot noise 0.05 is outside of the model's training range, shot 1e-05 to 0.03",
     )
 
 

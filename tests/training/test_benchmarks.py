@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -132,12 +133,8 @@ class _LevelOfTile(Backend):
     name = "level"
     precision = "fp32"
 
-    def run(
-        self,
-        noisy: Planes,
-        variance: Planes,  # noqa: ARG002  the protocol's
-        noise_scale: float,  # noqa: ARG002  the protocol's
-    ) -> Planes:
+    def run(self, inputs: Mapping[str, Planes]) -> Planes:
+        noisy = inputs["noisy"]
         shifted: Planes = noisy * (1 - np.float32(0.02) * noisy.mean())
         return shifted
 

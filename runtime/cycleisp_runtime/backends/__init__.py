@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
@@ -30,18 +31,12 @@ class Backend(Protocol):
     precision: str
 
     @abstractmethod
-    def run(
-        self,
-        noisy: npt.NDArray[np.float32],
-        variance: npt.NDArray[np.float32],
-        noise_scale: float,
-    ) -> npt.NDArray[np.float32]:
-        """Denoised tile (N, 4, h, w) float32, normalised; it may be overwritten by the next run.
+    def run(self, inputs: Mapping[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+        """Denoised tiles (N, C, h, w) float32; they may be overwritten by the next run.
 
         Args:
-            noisy: (N, 4, h, w) float32, normalised, R, Gr, Gb, B; C-contiguous.
-            variance: the same shape, the variance map.
-            noise_scale: sqrt of the mean of the frame's variance map.
+            inputs: the graph's inputs by the names that the bundle gives them (``TensorNames``),
+                all float32 and C-contiguous.
 
         Raises:
             BackendError: where the backend fails.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,16 +13,18 @@ __all__ = ["IdentityBackend"]
 
 
 class IdentityBackend(Backend):
-    """Gives back the noisy tile."""
+    """Gives back the noisy tile.
+
+    Args:
+        noisy: name of the input that is given back.
+    """
 
     name = "identity"
     precision = "fp32"
 
-    def run(
-        self,
-        noisy: npt.NDArray[np.float32],
-        variance: npt.NDArray[np.float32],  # noqa: ARG002  the protocol's
-        noise_scale: float,  # noqa: ARG002  the protocol's
-    ) -> npt.NDArray[np.float32]:
-        """A copy of ``noisy``."""
-        return noisy.copy()
+    def __init__(self, noisy: str = "noisy") -> None:
+        self._noisy = noisy
+
+    def run(self, inputs: Mapping[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+        """A copy of the noisy tile."""
+        return inputs[self._noisy].copy()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from cycleisp_runtime.backends import Backend
-from cycleisp_runtime.bundle import Bundle, Precision
+from cycleisp_runtime.bundle import Bundle, BundleRecord, Precision
 from cycleisp_runtime.errors import BackendError, BundleError
 
 try:
@@ -54,25 +55,16 @@ class OnnxRuntimeBackend(Backend):
                 f"ONNX Runtime {onnxruntime.__version__} does not accept the network: {error}",
                 subject=self._subject,
             ) from error
-        self._check_signature(self._session, bundle.record.channels)
+        self._check_signature(self._session, bundle.record)
         self._output = np.empty((0, 0, 0, 0), np.float32)
 
-    def run(
-        self,
-        noisy: npt.NDArray[np.float32],
-        variance: npt.NDArray[np.float32],
-        noise_scale: float,
-    ) -> npt.NDArray[np.float32]:
-        """Denoised tile (N, 4, h, w) float32, normalised; overwritten by the next run."""
+    def run(self, inputs: Mapping[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+        """Denoised tiles (N, C, h, w) float32; overwritten by the next run."""
         if self._session is None:
             raise BackendError("the backend was closed", subject=self._subject)
+        noisy = inputs[self._tensors.noisy]
         if self._output.shape != noisy.shape:
             self._output = np.empty_like(noisy)
-        inputs = {
-            self._tensors.noisy: noisy,
-            self._tensors.variance: variance,
-            self._tensors.noise_scale: np.full((len(noisy), 1, 1, 1), noise_scale, np.float32),
-        }
         binding = self._session.io_binding()
         for name, array in inputs.items():
             binding.bind_input(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
@@ -95,15 +87,16 @@ class OnnxRuntimeBackend(Backend):
         self._session = None
         self._output = np.empty((0, 0, 0, 0), np.float32)
 
-    def _check_signature(self, session: onnxruntime.InferenceSession, channels: int) -> None:
+    def _check_signature(self, session: onnxruntime.InferenceSession, record: BundleRecord) -> None:
         """Compare the graph's inputs and outputs with those that the bundle declares."""
-        names = self._tensors
-        planes = ["tensor(float)", 4, channels]
+        names = record.tensors
+        channels = {names.variance: record.channels, names.noise_scale: 1}
+        if record.pooling is not None:
+            channels[names.gates] = record.pooling.gates
         wanted_inputs = {
-            names.noisy: planes,
-            names.variance: planes,
-            names.noise_scale: ["tensor(float)", 4, 1],
+            name: ["tensor(float)", 4, channels.get(name, record.channels)] for name in names.inputs
         }
+        planes = ["tensor(float)", 4, record.channels]
         for met, wanted in (
             (_signature(session.get_inputs()), wanted_inputs),
             (_signature(session.get_outputs()), {names.denoised: planes}),

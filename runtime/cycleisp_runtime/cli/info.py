@@ -96,8 +96,8 @@ def _bundle_rows(facts: BundleFacts) -> Iterator[tuple[str, str]]:
     halo = record.halo
     exact = "never exact" if halo.exact is None else f"exact with {halo.exact}"
     yield "halo", f"{halo.for_90_db} for 90 dB, {halo.for_120_db} for 120 dB, {exact}"
-    shots = record.noise_range
-    yield "noise range", f"shot {shots.shot_min:g} to {shots.shot_max:g}"
+    if record.noise_range is not None:
+        yield "noise range", str(record.noise_range)
     for precision, file in record.precisions.items():
         yield precision, f"{file.file}, {file.bytes} bytes, runs on {', '.join(file.runs_on)}"
         if file.reduction is not None:

@@ -116,7 +116,7 @@ def build_engine(
     started = time.perf_counter()
     plan = tensorrt.build(
         bundle.model(precision),
-        tensors=frozenset(msgspec.structs.asdict(bundle.record.tensors).values()),
+        tensors=frozenset((*bundle.record.tensors.inputs, bundle.record.tensors.denoised)),
         shapes=key.shapes,
         workspace_mib=workspace_mib,
         timings=timings,
