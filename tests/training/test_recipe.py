@@ -83,7 +83,7 @@ def test_stages_run_in_order_and_hand_their_networks_over(recipe: Path, tmp_path
     assert {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()} == kept
 
     refused = run(recipe)
-    assert refused.exit_code == 2
+    assert refused.exit_code == 1
     assert refused.stderr == (
         f"cycleisp: error: {runs / 'rgb2raw'}: the folder already holds a run; give --resume\n"
     )
@@ -147,7 +147,7 @@ def test_what_is_wrong_in_any_stage_is_refused_before_the_first_runs(
     with pytest.raises(SettingsError, match=problem):
         resolve_stages(recipe, [override])
     refused = run(recipe, override)
-    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert (refused.exit_code, refused.stdout) == (1, "")
     assert refused.stderr.count("\n") == 1
     assert not (tmp_path / "runs").exists()
 

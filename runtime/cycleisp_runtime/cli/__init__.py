@@ -10,7 +10,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 import click
 
-from cycleisp_runtime.errors import CycleISPError, SettingsError
+from cycleisp_runtime.errors import CycleISPError
 from cycleisp_runtime.text import printable
 
 __all__ = ["CommandGroup", "main", "report_error", "report_warning"]
@@ -35,8 +35,8 @@ def report_warning(line: str) -> None:
 class CommandGroup(click.Group):
     """Commands by entry point, and the one place that turns exceptions into exit codes.
 
-    0 done, 1 what a CycleISPError says or a missing extra, 2 usage, 130 interrupted. Anything else
-    is a bug and keeps its traceback.
+    0 done, 1 what a CycleISPError says or a missing extra, 2 what click's parser does not accept,
+    130 interrupted. Anything else is a bug and keeps its traceback.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
@@ -60,7 +60,7 @@ class CommandGroup(click.Group):
             return super().invoke(ctx)
         except CycleISPError as error:
             report_error(str(error))
-            ctx.exit(2 if isinstance(error, SettingsError) else 1)
+            ctx.exit(1)
         except ModuleNotFoundError as error:
             line = _missing_extra(_entries()[str(ctx.invoked_subcommand)], error)
             if line is None:
