@@ -8,11 +8,13 @@ does there, so that a build against this fake fails where it would fail for real
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from types import ModuleType, SimpleNamespace
+from collections.abc import Callable, Mapping
+from types import MappingProxyType, ModuleType, SimpleNamespace
 from typing import Any, Protocol
 
 from tests.helpers import ROOT
+from tests.runtime.fake_cuda import FakeCuda
+from tests.runtime.fake_execution import ENGINE, runtime_class
 
 __all__ = ["LOG", "RELEASES", "fake_tensorrt"]
 
@@ -52,6 +54,8 @@ def fake_tensorrt(
     parses: bool = True,
     builds: bool = True,
     while_building: Callable[[], None] = lambda: None,
+    cuda: FakeCuda | None = None,
+    fails: Mapping[str, str] = MappingProxyType({}),
 ) -> ModuleType:
     """The module of a release such as "tensorrt 10.3.0"; ``module.calls`` records what was asked.
 
@@ -61,6 +65,8 @@ def fake_tensorrt(
         parses: whether the parser takes the network.
         builds: whether the builder succeeds.
         while_building: called at every step of a build.
+        cuda: the GPU that engines run on.
+        fails: functions of the runtime that fail, and what is logged then.
     """
     names = {
         kind: {name for name in public if f"{kind}.{name}" != without}
@@ -124,7 +130,7 @@ def fake_tensorrt(
     class Profile:
         def set_shape(self, tensor: str, *shapes: tuple[int, ...]) -> None:
             least, usual, most = shapes
-            calls.setdefault("shapes", {})[tensor] = (least, usual, most)
+            calls["shapes"][tensor] = (least, usual, most)
 
     @only_named("ITimingCache")
     class TimingCache:
@@ -191,7 +197,7 @@ def fake_tensorrt(
                 self._logger.log(module.ILogger.ERROR, "no kernel for head")
                 return None
             model: bytes = calls["model"]
-            return b"engine of " + model
+            return ENGINE + model
 
     def constants(kind: str) -> SimpleNamespace:
         return SimpleNamespace(**{name: n for n, name in enumerate(sorted(names[kind]))})
@@ -210,12 +216,21 @@ def fake_tensorrt(
             kind: constants(kind)
             for kind in (
                 "BuilderFlag",
+                "DataType",
                 "MemoryPoolType",
                 "NetworkDefinitionCreationFlag",
                 "ProfilingVerbosity",
+                "TensorIOMode",
             )
         },
     }
+    everything["Runtime"] = runtime_class(
+        only_named,
+        calls.setdefault("shapes", {}),
+        cuda or FakeCuda(),
+        SimpleNamespace(**everything),
+        fails,
+    )
     for name in names["(module)"] & everything.keys():
         setattr(module, name, everything[name])
     return module  # type: ignore[no-any-return]

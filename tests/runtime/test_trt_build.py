@@ -24,10 +24,9 @@ from cycleisp_runtime.engines.key import TileShapes
 from cycleisp_runtime.engines.layers import Layer
 from cycleisp_runtime.engines.tensorrt import PACKAGES, Plan, TensorRT, find_tensorrt
 from cycleisp_runtime.errors import BackendError, BundleError, SettingsError
-from tests.helpers import a_record, write_bundle
+from tests.helpers import NETWORK, a_record, write_bundle
 from tests.runtime.fake_tensorrt import RELEASES, fake_tensorrt
 
-NETWORK = b"bytes of a network"
 TENSORS = frozenset({"noisy", "variance", "noise_scale", "denoised"})
 SHAPES = TileShapes((16, 32), (64, 96), (128, 160))
 TOO_OLD = "tensorrt 8.6.1"

@@ -12,12 +12,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from cycleisp_runtime.backends.tensorrt import TensorRTBackend
 from cycleisp_runtime.bundle import Precision, find_bundle, shipped_bundles
 from cycleisp_runtime.cli import main
 from cycleisp_runtime.engines.build import build_engine
+from cycleisp_runtime.engines.cache import EngineCache
+from cycleisp_runtime.engines.execution import Execution
+from cycleisp_runtime.engines.gpu import find_gpu
 from cycleisp_runtime.engines.key import TileShapes
 from cycleisp_runtime.engines.tensorrt import TensorRT
 from cycleisp_runtime.errors import BackendError
+from tests.runtime.fake_tensorrt import RELEASES
 
 tensorrt_rtx = pytest.importorskip(
     "tensorrt_rtx", reason="needs the extra rtx", exc_type=ImportError
@@ -93,6 +98,27 @@ def test_the_command_builds_once_and_info_tells_the_layers() -> None:
     assert told.exit_code == 0
     assert "tiles           64x64 to 256x256, fast for 128x128" in told.stdout
     assert "correlation     Float -> Float: head_" in told.stdout
+
+
+def test_the_fakes_have_the_names_of_the_real_package() -> None:
+    release = f"tensorrt_rtx {tensorrt_rtx.__version__}"
+    if release not in RELEASES:
+        pytest.skip(f"{release} is not among the releases that the fakes know")
+    for kind, names in RELEASES[release].items():
+        there = tensorrt_rtx if kind == "(module)" else getattr(tensorrt_rtx, kind)
+        assert {*names} <= {*dir(there)}, kind
+
+
+@pytest.mark.skipif(find_gpu() is not None, reason="there is a GPU")
+def test_without_a_gpu_an_engine_is_refused_in_one_line() -> None:
+    bundle = find_bundle("tiny")
+    outcome = build_engine(bundle, "fp32", shapes=TileShapes((64, 64), (64, 64), (64, 64)))
+    engine = EngineCache().open(Path(outcome.engine))
+    tensors = {*bundle.record.tensors.inputs, bundle.record.tensors.denoised}
+    with pytest.raises(BackendError, match=r"^tensorrt-rtx .*: (cannot load|does not accept) the"):
+        Execution(TensorRT(tensorrt_rtx), engine, tensors)
+    with pytest.raises(BackendError, match="there is no GPU that CUDA may use"):
+        TensorRTBackend(bundle, "fp32")
 
 
 def test_what_is_no_network_is_refused_by_its_parser() -> None:

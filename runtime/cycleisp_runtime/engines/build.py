@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 
 import msgspec
@@ -16,6 +17,9 @@ from cycleisp_runtime.engines.tensorrt import SETTINGS, BuildProgress, TensorRT,
 from cycleisp_runtime.errors import BackendError
 
 __all__ = ["BuildOutcome", "build_engine", "engine_key"]
+
+
+_log = logging.getLogger(__name__)
 
 
 class BuildOutcome(msgspec.Struct, frozen=True):
@@ -87,7 +91,7 @@ def build_engine(
         precision: which of its networks.
         shapes: of tiles; None for all up to the denoiser's default.
         workspace_mib: memory to try kernels with, in MiB; None for all there is.
-        progress: called after every step of the build.
+        progress: called after every step of the build; None to have the build logged.
 
     Raises:
         BundleError: where the bundle lacks the precision or its network must not be trusted.
@@ -113,6 +117,8 @@ def build_engine(
     except BackendError as error:
         warnings.append(str(error))
         timings = b""
+    if progress is None:  # nobody else says why nothing happens for minutes
+        _log.warning("building the engine of %s %s, once", bundle.record.name, precision)
     started = time.perf_counter()
     plan = tensorrt.build(
         bundle.model(precision),

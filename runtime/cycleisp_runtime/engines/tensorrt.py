@@ -1,4 +1,4 @@
-"""All that we know of TensorRT's Python API: a network in, an engine out.
+"""TensorRT's builder: a network in, an engine out. ``execution.py`` runs the engine.
 
 TensorRT and TensorRT-RTX have the same classes under two module names. Networks are strongly typed:
 precisions are those of the ONNX file, and no flag of the builder changes them. What a release may
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from cycleisp_runtime.engines.key import TileShapes
-from cycleisp_runtime.errors import BackendError, BundleError
+from cycleisp_runtime.errors import BackendError, BundleError, OutOfMemoryError
 
 __all__ = ["SETTINGS", "BuildProgress", "Plan", "TensorRT", "find_tensorrt"]
 
@@ -55,14 +55,15 @@ class TensorRT:
     Attributes:
         package: "tensorrt" or "tensorrt-rtx".
         version: of the package.
+        module: its Python module.
+        log: what TensorRT tells in the whole process, since it keeps its first logger for good.
     """
 
     def __init__(self, module: ModuleType) -> None:
         self.package = PACKAGES[module.__name__]
         self.version = str(getattr(module, "__version__", "unknown"))
-        self._trt = module
-        # TensorRT keeps the first logger of a process for good.
-        self._log: _Log = type("Log", (_Log, module.ILogger), {})()
+        self.module = module
+        self.log: _Log = type("Log", (_Log, module.ILogger), {})()
 
     def build(
         self,
@@ -90,13 +91,13 @@ class TensorRT:
             BundleError: where the network has other inputs or outputs.
             BackendError: where TensorRT does not accept the network or cannot build.
         """
-        self._log.messages.clear()
+        self.log.messages.clear()
         try:
             return self._build(network, tensors, shapes, workspace_mib, timings, progress)
         except (BackendError, BundleError):
             raise
         except Exception as error:  # its bindings raise whatever pybind11 makes of a failure
-            raise self._failure(f"cannot build: {error}") from error
+            raise self.failure(f"cannot build: {error}") from error
 
     def _build(
         self,
@@ -107,16 +108,16 @@ class TensorRT:
         timings: bytes,
         progress: BuildProgress | None,
     ) -> Plan:
-        trt = self._trt
+        trt = self.module
         strongly_typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
         if strongly_typed is None:
-            raise self._failure("knows no strongly typed networks", hint="10.3 and later do")
-        builder = trt.Builder(self._log)
+            raise self.failure("knows no strongly typed networks", hint="10.3 and later do")
+        builder = trt.Builder(self.log)
         definition = builder.create_network(1 << int(strongly_typed))
-        parser = trt.OnnxParser(definition, self._log)
+        parser = trt.OnnxParser(definition, self.log)
         if not parser.parse(network):
             problems = [str(parser.get_error(index)) for index in range(parser.num_errors)]
-            raise self._failure(f"does not accept the network: {'; '.join(problems)}")
+            raise self.failure(f"does not accept the network: {'; '.join(problems)}")
 
         config = builder.create_builder_config()
         config.clear_flag(trt.BuilderFlag.TF32)
@@ -130,7 +131,7 @@ class TensorRT:
         for tensor in inputs:
             profile.set_shape(tensor.name, *_sizes(tuple(tensor.shape), shapes))
         if config.add_optimization_profile(profile) < 0:
-            raise self._failure("does not accept the shapes")
+            raise self.failure("does not accept the shapes")
         # TensorRT-RTX, which is told compute capabilities, times nothing before an engine runs.
         timed = not hasattr(trt, "ComputeCapability")
         if timed:
@@ -153,17 +154,22 @@ class TensorRT:
                     monitor.cancelled = True
                 raise
         if engine is None:
-            raise self._failure("cannot build")
+            raise self.failure("cannot build")
         return Plan(
             content=bytes(engine),
             timings=bytes(config.get_timing_cache().serialize()) if timed else b"",
-            log="\n".join(text for _, text in self._log.messages),
+            log="\n".join(text for _, text in self.log.messages),
         )
 
-    def _failure(self, problem: str, hint: str | None = None) -> BackendError:
-        errors = (self._trt.ILogger.INTERNAL_ERROR, self._trt.ILogger.ERROR)
-        logged = [text for severity, text in self._log.messages if severity in errors]
-        return BackendError(
+    def failure(self, problem: str, hint: str | None = None) -> BackendError:
+        """The error of a call that failed, with what TensorRT told of it.
+
+        It is an OutOfMemoryError where TensorRT says so.
+        """
+        errors = (self.module.ILogger.INTERNAL_ERROR, self.module.ILogger.ERROR)
+        logged = [text for severity, text in self.log.messages if severity in errors]
+        told = " ".join(logged).lower().replace(" ", "")
+        return (OutOfMemoryError if "outofmemory" in told else BackendError)(
             "; ".join([problem, *logged[:MAX_ERRORS_SHOWN]]),
             subject=f"{self.package} {self.version}",
             hint=hint,

@@ -1,0 +1,397 @@
+"""Tiles through an engine, with fakes of TensorRT and of CUDA that check every call."""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cycleisp_runtime.backends import Backend
+from cycleisp_runtime.backends import tensorrt as backend_module
+from cycleisp_runtime.backends.tensorrt import TensorRTBackend
+from cycleisp_runtime.bundle import Bundle
+from cycleisp_runtime.denoiser import Denoiser
+from cycleisp_runtime.engines import build
+from cycleisp_runtime.engines.build import build_engine
+from cycleisp_runtime.engines.gpu import Gpu
+from cycleisp_runtime.engines.key import TileShapes
+from cycleisp_runtime.engines.tensorrt import TensorRT
+from cycleisp_runtime.errors import BackendError, OutOfMemoryError
+from cycleisp_runtime.noise import NoiseModel
+from tests.helpers import NETWORK, write_bundle
+from tests.noisy_frames import noisy_frame, smooth_scene
+from tests.runtime.fake_cuda import FakeCuda
+from tests.runtime.fake_tensorrt import RELEASES, fake_tensorrt
+
+Tiles = npt.NDArray[np.float32]
+Inputs = dict[str, Tiles]
+
+JETPACK_6 = "tensorrt 10.3.0"
+SUPPORTED = [release for release in RELEASES if release != "tensorrt 8.6.1"]
+ORIN = Gpu("Orin", (8, 7), 16, "CUDA 12060, 540.4.0")
+SHAPES = TileShapes((8, 8), (16, 16), (24, 32))
+SLOT_BYTES = 4 * (3 * 4 * 24 * 32 + 1)
+"""Of the tensors of the largest tile: noisy, variance, denoised and noise scale."""
+
+Open = Callable[..., TensorRTBackend]
+
+
+@pytest.fixture(autouse=True)
+def time_limit() -> Iterator[None]:
+    """A test that waits for a GPU for ever ends the run, and says where."""
+    faulthandler.dump_traceback_later(60, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bundle]:
+    """A bundle, and folders of a user that hold nothing yet."""
+    folder = tmp_path_factory.mktemp("user")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setenv("XDG_STATE_HOME", str(folder / "state"))
+        yield Bundle.load(write_bundle(folder / "testnet.bundle", NETWORK))
+
+
+def opened(
+    bundle: Bundle,
+    cuda: FakeCuda,
+    *,
+    release: str = JETPACK_6,
+    fails: Mapping[str, str] | None = None,
+    without: str = "",
+    shapes: TileShapes = SHAPES,
+) -> TensorRTBackend:
+    """The backend on a fake GPU, its engine built or found."""
+    module = fake_tensorrt(release, cuda=cuda, fails=fails or {}, without=without)
+    # The fake reads the shapes of an engine not from the engine but from how it was built.
+    module.calls["shapes"].update(profile(shapes))
+    tensorrt = TensorRT(module)
+    with pytest.MonkeyPatch.context() as patch:
+        for place in (build, backend_module):
+            patch.setattr(place, "find_tensorrt", lambda: tensorrt)
+            patch.setattr(place, "find_gpu", lambda: ORIN)
+        patch.setattr(backend_module, "open_driver", lambda: cuda)
+        return TensorRTBackend(bundle, "fp32", shapes=shapes)
+
+
+def profile(shapes: TileShapes) -> dict[str, tuple[tuple[int, ...], ...]]:
+    tiles = tuple((1, 4, *shape) for shape in (shapes.least, shapes.usual, shapes.most))
+    return {"noisy": tiles, "variance": tiles, "noise_scale": ((1, 1, 1, 1),) * 3}
+
+
+def inputs(seed: int, rows: int = 16, columns: int = 16, count: int = 1) -> Inputs:
+    rng = np.random.default_rng(seed)
+    shape = (count, 4, rows, columns)
+    return {
+        "noisy": rng.random(shape, np.float32),
+        "variance": rng.random(shape, np.float32),
+        "noise_scale": rng.random((count, 1, 1, 1), np.float32),
+    }
+
+
+def expected(given: Mapping[str, Tiles]) -> Tiles:
+    """What the fake of TensorRT computes."""
+    return given["noisy"] - given["noise_scale"] * given["variance"]
+
+
+@pytest.mark.parametrize("release", SUPPORTED)
+def test_every_release_has_every_name_that_a_run_uses(bundle: Bundle, release: str) -> None:
+    cuda = FakeCuda()
+    with opened(bundle, cuda, release=release) as backend:
+        for rows, columns in ((16, 16), (8, 8), (24, 32), (8, 32)):
+            tile = inputs(rows, rows, columns)
+            np.testing.assert_array_equal(backend.run(tile), expected(tile))
+    cuda.check_nothing_is_left()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Runtime.deserialize_cuda_engine",
+        "ICudaEngine.get_tensor_profile_shape",
+        "IExecutionContext.set_tensor_address",
+        "DataType.FLOAT",
+    ],
+)
+def test_a_name_that_a_release_lacks_is_noticed(bundle: Bundle, name: str) -> None:
+    cuda = FakeCuda()
+    with pytest.raises(
+        BackendError, match=r"tensorrt 10\.3\.0: cannot (load|run) the engine: .*no"
+    ):
+        opened(bundle, cuda, without=name).run(inputs(0))
+    cuda.check_nothing_is_left()
+
+
+@pytest.mark.parametrize("integrated", [False, True])
+@given(seed=st.integers(0, 2**32), tiles=st.integers(0, 7), at_once=st.booleans())
+def test_tiles_come_back_in_order_however_fast_the_gpu_is(
+    bundle: Bundle, integrated: bool, seed: int, tiles: int, at_once: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    hurry = rng.uniform(0, 0.95)
+    cuda = FakeCuda(integrated=integrated, hurry=lambda: rng.random() < hurry)
+    sizes = [(int(rng.choice((8, 16, 24))), int(rng.choice((8, 32)))) for _ in range(tiles)]
+    with opened(bundle, cuda) as backend:
+        if at_once and tiles:
+            several = inputs(seed, count=tiles)
+            np.testing.assert_array_equal(backend.run(several), expected(several))
+        made = (inputs(seed + index, *size) for index, size in enumerate(sizes))
+        for index, denoised in enumerate(backend.run_each(made)):
+            wanted = expected(inputs(seed + index, *sizes[index]))
+            np.testing.assert_array_equal(denoised, wanted)
+    cuda.check_nothing_is_left()
+    assert ("upload" in cuda.calls) == ("download" in cuda.calls) == (not integrated and tiles > 0)
+
+
+class Reference(Backend):
+    """What the fake of TensorRT computes, without it."""
+
+    name = "reference"
+    precision = "fp32"
+
+    def run(self, inputs: Mapping[str, Tiles]) -> Tiles:
+        return expected(inputs)
+
+
+@pytest.mark.parametrize("integrated", [False, True])
+def test_a_frame_is_denoised_as_by_any_other_backend(bundle: Bundle, integrated: bool) -> None:
+    noise = NoiseModel.uniform(shot=1e-3, read=1e-5)
+    frame = noisy_frame(smooth_scene(150, 200), 1e-3, 1e-5)
+    cuda = FakeCuda(integrated=integrated)
+    backend = opened(bundle, cuda, shapes=TileShapes((2, 2), (64, 64), (128, 128)))
+    with Denoiser(bundle, backend) as ours, Denoiser(bundle, Reference()) as reference:
+        for tile in (24, 64, None):
+            result = ours(frame, noise=noise, tile=tile)
+            wanted = reference(frame, noise=noise, tile=tile)
+            np.testing.assert_array_equal(result.frame.samples, wanted.frame.samples)
+            assert result.trust == wanted.trust > 0
+    cuda.check_nothing_is_left()
+
+
+def test_the_next_tile_is_on_its_way_before_the_last_one_is_waited_for(bundle: Bundle) -> None:
+    with opened(bundle, cuda := FakeCuda()) as backend:
+        denoised = backend.run_each(inputs(seed) for seed in range(4))
+        for submitted in (2, 3, 4, 4):
+            next(denoised)
+            assert cuda.calls.count("launch") == submitted
+
+
+def test_inputs_may_be_overwritten_when_the_next_are_asked_for(bundle: Bundle) -> None:
+    tile = inputs(0)
+
+    def same_memory() -> Iterator[Inputs]:
+        for seed in range(5):
+            for name, array in inputs(seed).items():
+                tile[name][:] = array
+            yield tile
+
+    with opened(bundle, FakeCuda()) as backend:
+        for seed, denoised in enumerate(backend.run_each(same_memory())):
+            np.testing.assert_array_equal(denoised, expected(inputs(seed)))
+
+
+def test_a_caller_that_stops_halfway_leaves_the_backend_usable(bundle: Bundle) -> None:
+    cuda = FakeCuda()
+    with opened(bundle, cuda) as backend:
+        denoised = backend.run_each(inputs(seed) for seed in range(9))
+        next(denoised)
+        del denoised
+        gc.collect()
+        for seed in (1, 2, 3):
+            np.testing.assert_array_equal(backend.run(inputs(seed)), expected(inputs(seed)))
+        next(backend.run_each(inputs(seed) for seed in range(9)))
+    cuda.check_nothing_is_left()
+
+
+def test_nothing_is_allocated_after_the_start(bundle: Bundle) -> None:
+    with opened(bundle, cuda := FakeCuda()) as backend:
+        opening = {*cuda.calls}
+        cuda.calls.clear()
+        first = backend.run(inputs(0)).ctypes.data
+        for seed in range(10):
+            assert backend.run(inputs(seed)).ctypes.data == first
+        assert not opening & {*cuda.calls}
+
+
+def test_the_seconds_of_a_tile_are_told_by_step(bundle: Bundle) -> None:
+    with opened(bundle, FakeCuda()) as backend:
+        backend.run(inputs(0))
+        assert list(backend.seconds) == ["upload", "compute", "download"]
+        # The fake takes a millisecond for everything: three uploads, then one thing each.
+        assert backend.seconds == pytest.approx({"upload": 4e-3, "compute": 2e-3, "download": 2e-3})
+
+
+def test_another_thread_may_run_it(bundle: Bundle) -> None:
+    cuda = FakeCuda()
+    results: list[Tiles] = []
+    with opened(bundle, cuda) as backend:
+        thread = threading.Thread(target=lambda: results.append(backend.run(inputs(3)).copy()))
+        thread.start()
+        thread.join(timeout=30)
+    np.testing.assert_array_equal(results[0], expected(inputs(3)))
+    cuda.check_nothing_is_left()
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(32, 32), (24, 40), (4, 8)])
+def test_other_tiles_than_the_engines_are_refused_and_nothing_else_happens(
+    bundle: Bundle, rows: int, columns: int
+) -> None:
+    with opened(bundle, FakeCuda()) as backend:
+        with pytest.raises(
+            BackendError, match=rf"other tiles.*met \(1, 4, {rows}, {columns}\), wanted \(1, 4, 8"
+        ):
+            backend.run(inputs(0, rows, columns))
+        with pytest.raises(BackendError, match=r"other inputs.*met noisy, wanted noisy, variance"):
+            backend.run({"noisy": inputs(0)["noisy"]})
+        np.testing.assert_array_equal(backend.run(inputs(1)), expected(inputs(1)))
+
+
+def test_after_close_nothing_runs(bundle: Bundle) -> None:
+    backend = opened(bundle, cuda := FakeCuda())
+    backend.run(inputs(0))
+    backend.close()
+    backend.close()
+    cuda.check_nothing_is_left()
+    for use in (backend.run, lambda tile: next(backend.run_each([tile]))):
+        with pytest.raises(BackendError, match="testnet fp32 on TensorRT: the backend was closed"):
+            use(inputs(0))
+
+
+def test_wherever_the_gpu_fails_the_backend_is_plainly_closed(bundle: Bundle) -> None:
+    """At every single call while it is opened, runs five tiles, and is closed."""
+
+    def live(cuda: FakeCuda, backends: list[TensorRTBackend]) -> list[str]:
+        backends.append(opened(bundle, cuda))
+        several = inputs(0, count=5)
+        np.testing.assert_array_equal(backends[0].run(several), expected(several))
+        at_work = [*cuda.calls]
+        backends[0].close()
+        return at_work
+
+    at_work = live(whole := FakeCuda(), [])
+    assert len(whole.calls) > len(at_work) > 100
+    for call in range(len(whole.calls)):
+        cuda = FakeCuda(fault_at=call)
+        backends: list[TensorRTBackend] = []
+        name = at_work[call] if call < len(at_work) else ".*"
+        with pytest.raises(BackendError, match=f"{name} gives CUDA_ERROR_ILLEGAL_ADDRESS"):
+            live(cuda, backends)
+        cuda.check_nothing_is_left()
+        for backend in backends:
+            backend.close()
+            with pytest.raises(BackendError, match="the backend was closed"):
+                backend.run(inputs(0))
+
+
+@pytest.mark.parametrize("memory", range(0, 2 * SLOT_BYTES, SLOT_BYTES // 3))
+def test_a_gpu_too_small_for_the_tiles_is_told_and_nothing_stays(
+    bundle: Bundle, memory: int
+) -> None:
+    cuda = FakeCuda(memory=memory)
+    with pytest.raises(OutOfMemoryError, match="not enough memory"):
+        opened(bundle, cuda)
+    cuda.check_nothing_is_left()
+
+
+def test_memory_for_the_tiles_is_all_that_is_taken(bundle: Bundle) -> None:
+    with opened(bundle, FakeCuda(memory=2 * SLOT_BYTES)) as backend:
+        backend.run(inputs(0, 24, 32))
+
+
+@pytest.mark.parametrize(
+    ("function", "said", "error"),
+    [
+        ("deserialize_cuda_engine", "version tag does not match", BackendError),
+        ("create_execution_context", "OutOfMemory (Requested size was 1 bytes.)", OutOfMemoryError),
+        ("create_execution_context", "Cuda Runtime (out of memory)", OutOfMemoryError),
+    ],
+)
+def test_what_tensorrt_says_when_it_cannot_load_is_told(
+    bundle: Bundle, function: str, said: str, error: type[BackendError]
+) -> None:
+    cuda = FakeCuda()
+    with pytest.raises(error) as caught:
+        opened(bundle, cuda, fails={function: said})
+    assert type(caught.value) is error
+    assert said in str(caught.value)
+    cuda.check_nothing_is_left()
+
+
+@pytest.mark.parametrize("function", ["set_input_shape", "set_tensor_address", "execute_async_v3"])
+def test_a_failed_run_closes_the_backend_unless_memory_was_short(
+    bundle: Bundle, function: str
+) -> None:
+    fails = {function: "something else"}
+    backend = opened(bundle, cuda := FakeCuda(), fails=fails)
+    with pytest.raises(BackendError, match="something else"):
+        backend.run(inputs(0))
+    cuda.check_nothing_is_left()
+    with pytest.raises(BackendError, match="the backend was closed"):
+        backend.run(inputs(0))
+
+    fails[function] = "Error Code 1: Cuda Runtime (out of memory)"
+    with opened(bundle, cuda := FakeCuda(), fails=fails) as backend:
+        with pytest.raises(OutOfMemoryError):
+            backend.run(inputs(0))
+        fails.clear()
+        np.testing.assert_array_equal(backend.run(inputs(1)), expected(inputs(1)))
+    cuda.check_nothing_is_left()
+
+
+def test_an_engine_with_other_tensors_is_refused(bundle: Bundle) -> None:
+    cuda = FakeCuda()
+    with pytest.raises(BackendError, match=r"finds variance as .*remove /.*\.engine"):
+        opened(bundle, cuda, fails={"variance": ""})
+    cuda.check_nothing_is_left()
+
+
+def test_a_build_is_logged_where_nobody_watches_its_progress(
+    bundle: Bundle,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    caplog.set_level(logging.WARNING)
+    opened(bundle, FakeCuda()).close()
+    assert caplog.messages == ["building the engine of testnet fp32, once"]
+    caplog.clear()
+    opened(bundle, FakeCuda()).close()
+    assert caplog.messages == []
+
+
+def test_an_altered_engine_is_built_again_and_never_deserialised(
+    bundle: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened(bundle, FakeCuda()).close()
+    tensorrt = TensorRT(fake_tensorrt(JETPACK_6))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "find_tensorrt", lambda: tensorrt)
+        patch.setattr(build, "find_gpu", lambda: ORIN)
+        engine = Path(build_engine(bundle, "fp32", shapes=SHAPES).engine)
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        altered = bytearray(engine.read_bytes())
+        altered[rng.integers(len(altered))] ^= 1 << int(rng.integers(8))
+        engine.write_bytes(altered)
+        caplog.clear()
+        with opened(bundle, FakeCuda()) as backend:
+            np.testing.assert_array_equal(backend.run(inputs(0)), expected(inputs(0)))
+        assert "the engine is not the one that was built" in caplog.text
+
+
+def test_without_a_gpu_nothing_is_built(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend_module, "find_gpu", lambda: None)
+    with pytest.raises(BackendError, match=r"there is no GPU.*--backend onnxruntime"):
+        TensorRTBackend(bundle, "fp32")
