@@ -21,8 +21,8 @@ SMALL = "width=6,height=4,cfa=GBRG,packing=u16le,black=64"
 
 def packed(samples: npt.NDArray[np.uint16], packing: str) -> bytes:
     """Samples (H, W) packed by the definition of the format, one bit string at a time."""
-    if packing in {"u8", "u16le", "u16be"}:
-        return samples.astype({"u8": "u1", "u16le": "<u2", "u16be": ">u2"}[packing]).tobytes()
+    if PACKINGS[packing].samples == 1:
+        return samples.astype({"u8": "u1", "u16be": ">u2"}.get(packing, "<u2")).tobytes()
     per_group = PACKINGS[packing].samples
     stored = bytearray()
     for group in samples.reshape(-1, per_group).tolist():
@@ -37,7 +37,7 @@ def packed(samples: npt.NDArray[np.uint16], packing: str) -> bytes:
         for index, value in enumerate(group):
             stored.append(value >> low_bits)
             low |= (value & (1 << low_bits) - 1) << low_bits * index
-        stored.append(low)
+        stored += low.to_bytes(PACKINGS[packing].size - per_group, "little")
     return bytes(stored)
 
 
@@ -84,6 +84,8 @@ def test_every_packing_gives_the_samples_back(
     [
         ("mipi10", b"\x00\xff\x80\x01\xe4", [0, 1021, 514, 7]),
         ("mipi12", b"\xab\x12\x4c", [0xABC, 0x124]),
+        ("mipi10", b"\x12\x34\x56\x78\x9c", [72, 211, 345, 482]),
+        ("mipi14", b"\x12\x34\x56\x78\x9a\xbc\xde", [1178, 3378, 5547, 7735]),
         ("u16be", b"\x01\x02\xff\xfe", [0x0102, 0xFFFE]),
         ("huawei10", b"\x01\x82\x53\xff\x80", [0x201, 0x142, 0x3F3, 0x203]),
     ],
@@ -91,6 +93,15 @@ def test_every_packing_gives_the_samples_back(
 def test_golden_bytes(packing: str, stored: bytes, samples: list[int]) -> None:
     groups = np.frombuffer(stored, np.uint8).reshape(1, -1, PACKINGS[packing].size)
     assert PACKINGS[packing].unpack(groups).ravel().tolist() == samples
+
+
+def test_a_jetson_repeats_the_top_bits_below_the_value(tmp_path: Path) -> None:
+    words = [0x1F87, 0x2148, 0x1F07, 0x1F87, 0x20C8, 0x1FC7, 0x2048, 0x20C8]  # RG10 on an Orin NX
+    path = write_dump(tmp_path, np.array(words, np.uint16))
+    layout = DumpLayout.parse("width=4,height=2,cfa=RGGB,packing=high16le,bits=10,black=60")
+    frame = read_frame(path, layout=layout)
+    assert frame.samples.ravel().tolist() == [126, 133, 124, 126, 131, 127, 129, 131]
+    assert frame.white == 1023
 
 
 def test_a_real_dump_in_mipi_raw12() -> None:

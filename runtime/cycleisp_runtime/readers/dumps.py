@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from cycleisp_runtime.frame import Area, RawFrame
 from cycleisp_runtime.readers.limits import Limits
 from cycleisp_runtime.readers.plausibility import refuse_dark, signal_warnings
 
-__all__ = ["PACKINGS", "DumpLayout", "read_dump"]
+__all__ = ["PACKINGS", "DumpLayout", "check_layout", "dump_frame", "read_dump"]
 
 Bytes = npt.NDArray[np.uint8]
 Samples = npt.NDArray[np.uint16]
@@ -29,12 +29,17 @@ class _Unpack(Protocol):
 
 @dataclass(frozen=True)
 class Packing:
-    """How ``samples`` samples share ``size`` bytes; ``bits`` of them carry the value."""
+    """How ``samples`` samples share ``size`` bytes; ``bits`` of them carry the value.
+
+    Where the value stands ``high``, a sample has all its bits, and a layout's ``bits`` are counted
+    from the highest; those below repeat the top ones or are zero, and carry nothing.
+    """
 
     samples: int
     size: int
     bits: int
     unpack: _Unpack
+    high: bool = False
 
 
 def _u8(groups: Bytes) -> Samples:
@@ -61,6 +66,14 @@ def _mipi12(groups: Bytes) -> Samples:
     return groups[..., :2].astype(np.uint16) << np.uint16(4) | low
 
 
+def _mipi14(groups: Bytes) -> Samples:
+    """Four high bytes, then their low six bits as a little-endian number, the first lowest."""
+    b0, b1, b2 = np.moveaxis(groups[..., 4:].astype(np.uint32), -1, 0)
+    number = (b0 | b1 << np.uint32(8) | b2 << np.uint32(16))[..., None]
+    low: Samples = (number >> np.array([0, 6, 12, 18], np.uint32)).astype(np.uint16) & np.uint16(63)
+    return groups[..., :4].astype(np.uint16) << np.uint16(6) | low
+
+
 def _huawei10(groups: Bytes) -> Samples:
     """Five bytes as a Huawei P9 writes them: high and low parts change places from byte to byte."""
     b0, b1, b2, b3, b4 = np.moveaxis(groups.astype(np.uint16), -1, 0)
@@ -79,11 +92,14 @@ PACKINGS = {
     "u8": Packing(samples=1, size=1, bits=8, unpack=_u8),
     "u16le": Packing(samples=1, size=2, bits=16, unpack=_u16le),
     "u16be": Packing(samples=1, size=2, bits=16, unpack=_u16be),
+    "high16le": Packing(samples=1, size=2, bits=16, unpack=_u16le, high=True),
     "mipi10": Packing(samples=4, size=5, bits=10, unpack=_mipi10),
     "mipi12": Packing(samples=2, size=3, bits=12, unpack=_mipi12),
+    "mipi14": Packing(samples=4, size=7, bits=14, unpack=_mipi14),
     "huawei10": Packing(samples=4, size=5, bits=10, unpack=_huawei10),
 }
-"""Names of packings: MIPI CSI-2 1.3, section 11.4, and what programs write."""
+"""Names of packings: MIPI CSI-2 1.3, section 11.4, and what programs write. ``high16le`` is what
+the video input of a Jetson (T_R16) and the unpacked formats of a Raspberry Pi 5 put in memory."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +111,11 @@ class DumpLayout:
         cfa: phase at the first sample.
         packing: a name of ``PACKINGS``.
         black: DN of zero light.
-        bits: bits that carry the value, counted from the lowest; None means all of the packing's.
+        bits: bits that carry the value, counted from the packing's end (lowest, or highest where it
+            is high); None means all of the packing's.
         white: DN of saturation; None means the largest value of ``bits``.
         stride: bytes from one row to the next; None means rows without padding.
-        offset: bytes before the first row.
+        offset: bytes before the first row of the file; frames behind the first have none.
 
     Raises:
         SettingsError: where a value is impossible, alone or with the others.
@@ -199,12 +216,84 @@ class DumpLayout:
         """Bytes from one row to the next."""
         return self.row_bytes if self.stride is None else self.stride
 
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes from the first row of a frame to the end of its last, whose padding may lack."""
+        return self.row_stride * (self.height - 1) + self.row_bytes
+
+
+def dump_frame(stored: Bytes, layout: DumpLayout, source: Path | None = None) -> RawFrame:
+    """The frame in these bytes, whose memory it may share; the layout's offset is not applied.
+
+    Args:
+        stored: (N,) uint8 without gaps, from the first sample on.
+        layout: how to read them.
+        source: the file or device they came from.
+
+    Raises:
+        InputError: where there are too few bytes, or the samples do not fit the layout.
+    """
+    if stored.size < layout.frame_bytes:
+        raise InputError(
+            "the frame is cut off",
+            subject=source,
+            met=f"{stored.size} bytes",
+            wanted=f"{layout.frame_bytes} bytes",
+            hint="check width, height, packing and stride",
+        )
+    packing = PACKINGS[layout.packing]
+    rows = np.lib.stride_tricks.as_strided(
+        stored, (layout.height, layout.row_bytes), (layout.row_stride, 1)
+    )
+    groups = np.ascontiguousarray(rows).reshape(layout.height, -1, packing.size)
+    samples = packing.unpack(groups).reshape(layout.height, -1)[:, : layout.width]
+    if packing.high:
+        samples = samples >> np.uint16(packing.bits - layout.value_bits)
+    elif samples.max() >> layout.value_bits:
+        raise InputError(
+            "samples are larger than the layout's bits allow",
+            subject=source,
+            met=int(samples.max()),
+            wanted=f"at most {2**layout.value_bits - 1}",
+            hint="check packing and bits",
+        )
+    return RawFrame(
+        samples=np.ascontiguousarray(samples),
+        cfa=layout.cfa,
+        black=(layout.black,) * 4,
+        white=layout.white_dn,
+        levels_from="layout",
+        area=Area(0, 0, layout.height, layout.width),
+        source=source,
+    )
+
 
 def read_dump(path: Path, layout: DumpLayout, limits: Limits) -> RawFrame:
     """The frame that a dump holds when it is read as ``layout`` says.
 
     Raises:
         InputError: where the file is too small for the layout, or its samples do not fit it.
+    """
+    check_layout(path, layout, limits)
+    stored = np.zeros(layout.frame_bytes, np.uint8)
+    with path.open("rb") as file:
+        file.seek(layout.offset)
+        file.readinto(stored.data)
+    frame = dump_frame(stored, layout, path)
+    refuse_dark(frame.samples, path)
+    warnings = signal_warnings(frame.samples, layout.black, layout.white_dn, black_is_known=True)
+    surplus = path.stat().st_size - layout.offset - layout.row_stride * layout.height
+    if surplus > 0:
+        behind = f"{surplus} bytes behind the frame are ignored; is the layout right?"
+        warnings = (*warnings, behind)
+    return replace(frame, warnings=warnings)
+
+
+def check_layout(path: Path, layout: DumpLayout, limits: Limits) -> None:
+    """Nothing, where this file holds a frame of this layout.
+
+    Raises:
+        InputError: where the file is too small for it, or the frame larger than the limits.
     """
     if layout.width * layout.height > limits.max_samples:
         raise InputError(
@@ -213,46 +302,12 @@ def read_dump(path: Path, layout: DumpLayout, limits: Limits) -> RawFrame:
             met=f"{layout.width}x{layout.height}",
             wanted=f"at most {limits.max_samples} samples",
         )
-    stride, row_bytes = layout.row_stride, layout.row_bytes
-    last_row_start = layout.offset + stride * (layout.height - 1)
     file_bytes = path.stat().st_size
-    if file_bytes < last_row_start + row_bytes:
+    if file_bytes < layout.offset + layout.frame_bytes:
         raise InputError(
             "the file is too small for this layout",
             subject=path,
             met=f"{file_bytes} bytes",
-            wanted=f"{last_row_start + row_bytes} bytes",
+            wanted=f"{layout.offset + layout.frame_bytes} bytes",
             hint="check width, height, packing and stride",
         )
-    stored = np.zeros(stride * layout.height, np.uint8)
-    with path.open("rb") as file:
-        file.seek(layout.offset)
-        file.readinto(stored.data)
-    packing = PACKINGS[layout.packing]
-    rows = stored.reshape(layout.height, stride)[:, :row_bytes]
-    groups = np.ascontiguousarray(rows).reshape(layout.height, -1, packing.size)
-    samples = packing.unpack(groups).reshape(layout.height, -1)[:, : layout.width]
-    samples = np.ascontiguousarray(samples)
-    if samples.max() >> layout.value_bits:
-        raise InputError(
-            "samples are larger than the layout's bits allow",
-            subject=path,
-            met=int(samples.max()),
-            wanted=f"at most {2**layout.value_bits - 1}",
-            hint="check packing and bits",
-        )
-    refuse_dark(samples, path)
-    warnings = list(signal_warnings(samples, layout.black, layout.white_dn, black_is_known=True))
-    surplus = file_bytes - layout.offset - stride * layout.height
-    if surplus > 0:
-        warnings.append(f"{surplus} bytes behind the frame are ignored; is the layout right?")
-    return RawFrame(
-        samples=samples,
-        cfa=layout.cfa,
-        black=(layout.black,) * 4,
-        white=layout.white_dn,
-        levels_from="layout",
-        area=Area(0, 0, layout.height, layout.width),
-        source=path,
-        warnings=tuple(warnings),
-    )
