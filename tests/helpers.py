@@ -14,6 +14,7 @@ from cycleisp_runtime.bundle import (
     Halo,
     ModelFile,
     NoiseRange,
+    Pooling,
     Provenance,
     Quality,
     TensorNames,
@@ -24,6 +25,9 @@ ROOT = Path(__file__).resolve().parents[1]
 RAW = ROOT / "tests" / "data" / "raw"
 RAW_BAD = ROOT / "tests" / "data" / "raw_bad"
 DEMO = ROOT / "examples" / "demo"
+
+NETWORK = b':\x07\n\x05"\x03Add'
+"""An ONNX file (onnx.proto) of one node, Add, and nothing else: for what never runs it."""
 
 _SHARED = ROOT.parent / "shared"
 
@@ -92,3 +96,39 @@ def write_bundle(folder: Path, network: bytes, **changes: object) -> Path:
     (folder / "fp32.onnx").write_bytes(network)
     (folder / "bundle.json").write_bytes(encode(a_record(network, **changes)))
     return folder
+
+
+def write_pooling_bundle(
+    folder: Path, network: bytes, statistics: bytes, *, gates: int, **changes: object
+) -> Path:
+    """A bundle on disk around a network that pools, for RAW; returns its folder."""
+    statistics_file = ModelFile(
+        file="statistics.onnx",
+        sha256=hashlib.sha256(statistics).hexdigest(),
+        bytes=len(statistics),
+        opset=17,
+        runs_on=("onnxruntime",),
+    )
+    facts: dict[str, object] = {
+        "halo": Halo(for_90_db=2, for_120_db=2, exact=2),
+        "tensors": TensorNames(
+            noisy="noisy", variance="variance", gates="gates", denoised="denoised"
+        ),
+        "pooling": Pooling(statistics_file, gates=gates, decimation=4, agreement_db=60.0),
+    }
+    write_bundle(folder, network, **{**facts, **changes})
+    (folder / "statistics.onnx").write_bytes(statistics)
+    return folder
+
+
+def for_pictures(**names: str) -> dict[str, object]:
+    """What the record of a network for rendered pictures has that others lack."""
+    return {
+        "task": "srgb",
+        "channels": 3,
+        "tensors": TensorNames(noisy="noisy", denoised="denoised", **names),
+        "normalisation": "codes / highest code",
+        "variance": None,
+        "noise_range": None,
+        "quality": (Quality(level="phone", shot=None, noisy_db=30.0, denoised_db=35.0),),
+    }

@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cycleisp_runtime.bayer import Phase
     from cycleisp_runtime.bundle import Bundle, find_bundle
-    from cycleisp_runtime.denoiser import Denoised, Denoiser
+    from cycleisp_runtime.denoiser import Denoised, Denoiser, Denoising
     from cycleisp_runtime.errors import (
         BackendError,
         BundleError,
         CalibrationError,
         CycleISPError,
         InputError,
+        OutOfMemoryError,
         OutputError,
         SettingsError,
     )
-    from cycleisp_runtime.frame import Area, Camera, Exposure, RawFrame
+    from cycleisp_runtime.frame import Area, Camera, Exposure, FloatFrame, RawFrame
     from cycleisp_runtime.noise import NoiseModel
+    from cycleisp_runtime.pictures import PictureDenoiser
 
 __all__ = [
     "Area",
@@ -35,11 +37,15 @@ __all__ = [
     "CycleISPError",
     "Denoised",
     "Denoiser",
+    "Denoising",
     "Exposure",
+    "FloatFrame",
     "InputError",
     "NoiseModel",
+    "OutOfMemoryError",
     "OutputError",
     "Phase",
+    "PictureDenoiser",
     "RawFrame",
     "SettingsError",
     "find_bundle",
@@ -48,18 +54,20 @@ __all__ = [
 _NAMES_OF_MODULES = {
     "bayer": ("Phase",),
     "bundle": ("Bundle", "find_bundle"),
-    "denoiser": ("Denoised", "Denoiser"),
+    "denoiser": ("Denoised", "Denoiser", "Denoising"),
     "errors": (
         "BackendError",
         "BundleError",
         "CalibrationError",
         "CycleISPError",
         "InputError",
+        "OutOfMemoryError",
         "OutputError",
         "SettingsError",
     ),
-    "frame": ("Area", "Camera", "Exposure", "RawFrame"),
+    "frame": ("Area", "Camera", "Exposure", "FloatFrame", "RawFrame"),
     "noise": ("NoiseModel",),
+    "pictures": ("PictureDenoiser",),
 }
 _MODULE_OF_NAME = {name: module for module, names in _NAMES_OF_MODULES.items() for name in names}
 

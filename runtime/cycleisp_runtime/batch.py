@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from cycleisp_runtime.denoiser import Denoised, Denoiser, unchanged
+from cycleisp_runtime.backends import Backend
+from cycleisp_runtime.bundle import Bundle
+from cycleisp_runtime.denoised import Denoised, unchanged
+from cycleisp_runtime.denoiser import Denoiser
 from cycleisp_runtime.errors import CalibrationError, CycleISPError, OutputError, SettingsError
 from cycleisp_runtime.frame import LevelsSource, RawFrame
 from cycleisp_runtime.jobs import Job
@@ -19,7 +23,15 @@ from cycleisp_runtime.stopwatch import Stopwatch
 from cycleisp_runtime.text import printable
 from cycleisp_runtime.writers import check_output, write_frame
 
-__all__ = ["BatchSettings", "NoiseFacts", "Outcome", "denoise_file"]
+__all__ = [
+    "BatchSettings",
+    "NoiseFacts",
+    "Outcome",
+    "begun",
+    "denoise_file",
+    "failures_told",
+    "make_folder",
+]
 
 
 @dataclass(frozen=True)
@@ -29,7 +41,8 @@ class BatchSettings:
     Attributes:
         noise: the frames' noise; None takes what each file declares, or an estimate from it.
         strength: share of the model's correction, of what is expected to help, 0..1.
-        tile: side of a tile in packed samples; None for the default.
+        tile: side of a tile in packed samples; None for what memory allows.
+        exact: attention of a network that pools is taken from the whole frame.
         keep_levels: write at the input's levels instead of 16 bits.
         layout: how to read dumps without a header; None for RAW files.
         force: replace outputs that exist.
@@ -38,6 +51,7 @@ class BatchSettings:
     noise: NoiseModel | None = None
     strength: float = 1.0
     tile: int | None = None
+    exact: bool = False
     keep_levels: bool = False
     layout: DumpLayout | None = None
     force: bool = False
@@ -78,6 +92,8 @@ class Outcome(msgspec.Struct, kw_only=True):
         expected_gain_db: PSNR that the frame is expected to have gained; None where not known.
         level_scale: factor from the input's levels to the output's.
         seconds: by step.
+        backend: what ran the model, at which precision, where.
+        backend_reason: why this one.
         model: name of the model.
         model_sha256: hash of the model's bundle.
         warnings: what was guessed, repaired or may disappoint, one sentence each.
@@ -98,6 +114,8 @@ class Outcome(msgspec.Struct, kw_only=True):
     expected_gain_db: float | None = None
     level_scale: int | None = None
     seconds: dict[str, float] = {}
+    backend: str
+    backend_reason: str
     model: str
     model_sha256: str
     warnings: list[str] = []
@@ -120,12 +138,28 @@ def denoise_file(
     Raises:
         SettingsError: where the settings fit no file at all, such as a tile below the model's halo.
     """
-    bundle = denoiser.bundle
-    outcome = Outcome(
-        input=printable(job.source), model=bundle.record.name, model_sha256=bundle.sha256
-    )
-    try:
+    outcome = begun(job, denoiser.bundle, denoiser.backend)
+    with failures_told(job, outcome):
         _denoise(job, denoiser, settings, progress, outcome)
+    return outcome
+
+
+def begun(job: Job, bundle: Bundle, backend: Backend) -> Outcome:
+    """What can be said of a file before it is read."""
+    return Outcome(
+        input=printable(job.source),
+        backend=str(backend),
+        backend_reason=backend.reason,
+        model=bundle.record.name,
+        model_sha256=bundle.sha256,
+    )
+
+
+@contextmanager
+def failures_told(job: Job, outcome: Outcome) -> Iterator[None]:
+    """Failures of the file itself end the block and are in the outcome; others are raised."""
+    try:
+        yield
     except SettingsError:
         raise
     except CycleISPError as error:
@@ -133,7 +167,20 @@ def denoise_file(
         outcome.error = printable(error if named else f"{job.source}: {error}")
     except MemoryError:
         outcome.error = f"{outcome.input}: not enough memory for this frame"
-    return outcome
+
+
+def make_folder(output: Path) -> None:
+    """The folder of an output, made if need be.
+
+    Raises:
+        OutputError: where the system refuses.
+    """
+    try:
+        output.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            "the folder cannot be made", subject=output.parent, met=error.strerror
+        ) from error
 
 
 def _denoise(
@@ -177,6 +224,7 @@ def _denoise(
             noise=choice.model,
             strength=settings.strength,
             tile=settings.tile,
+            exact=settings.exact,
             keep_levels=settings.keep_levels,
             progress=progress,
         )
@@ -210,12 +258,7 @@ def _sameness(frame: RawFrame) -> str | None:
 
 
 def _write(denoised: Denoised, output: Path, force: bool) -> None:
-    try:
-        output.parent.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            "the folder cannot be made", subject=output.parent, met=error.strerror
-        ) from error
+    make_folder(output)
     write_frame(
         denoised.frame,
         output,

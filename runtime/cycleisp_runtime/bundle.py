@@ -22,6 +22,7 @@ import numpy.typing as npt
 from msgspec import Meta
 
 from cycleisp_runtime.errors import BundleError
+from cycleisp_runtime.onnx_file import check_network
 
 __all__ = [
     "Bundle",
@@ -46,14 +47,10 @@ MAX_RECORD_BYTES = 1 << 20
 MAX_FILE_BYTES = 1 << 28
 """Of one listed file. The largest network of the family takes 12 MB in FP32."""
 
-EXTERNAL_DATA_KEY = b"location"
-"""The key without which no TensorProto can keep its data in another file (onnx.proto,
-TensorProto.external_data). Protocol buffers hold strings as plain bytes, so looking for it needs
-no parser and cannot be evaded by another encoding."""
-
 _SUFFIX = ".bundle"
 
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "int8", "int8-cpu"]
+"""INT8 for TensorRT is signed; CPUs compute it fast where activations are unsigned."""
 
 Text = Annotated[str, Meta(min_length=1, max_length=4000)]
 PlainName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", max_length=100)]
@@ -343,8 +340,8 @@ class Bundle:
         """The ONNX file at this precision, compared with its hash once more as it is read.
 
         Raises:
-            BundleError: where the bundle lacks this precision, or the file was altered since or
-                needs other files.
+            BundleError: where the bundle lacks this precision, or the file was altered since, or
+                ``check_network`` refuses it.
         """
         listed = self.record.precisions.get(precision)
         if listed is None:
@@ -360,7 +357,7 @@ class Bundle:
         """The statistics graph of a network that pools, checked as ``model`` checks.
 
         Raises:
-            BundleError: where the bundle has none, or it was altered since or needs other files.
+            BundleError: where the bundle has none, or it was altered since or is refused.
         """
         if self.record.pooling is None:
             raise BundleError("the network does not pool", subject=self.folder)
@@ -368,12 +365,7 @@ class Bundle:
 
     def _network(self, listed: ModelFile) -> bytes:
         network = self._read(listed)
-        if EXTERNAL_DATA_KEY in network:
-            raise BundleError(
-                "the network refers to data outside its file, which a bundle must not",
-                subject=self.folder / listed.file,
-                hint="export it as one self-contained ONNX file",
-            )
+        check_network(network, self.folder / listed.file)
         return network
 
     def _read(self, listed: ListedFile) -> bytes:

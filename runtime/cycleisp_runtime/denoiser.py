@@ -4,86 +4,77 @@
 
 Before that a few crops of the frame say how much of the model's correction helps it (``risk.py``);
 what is mixed in is that share, one for the whole frame, times the strength that the caller wants.
-A denoised value is finer than the sensor's step, so levels and samples are multiplied by the
-largest power of two that 16 bits can hold.
 """
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from cycleisp_runtime.backends import Backend
-from cycleisp_runtime.bayer import packed_size
-from cycleisp_runtime.bundle import Bundle, Precision, Quality, find_bundle
+from cycleisp_runtime.arrays import SupportsDLPack, frame_of, target_of
+from cycleisp_runtime.attention import Attention, frame_gates
+from cycleisp_runtime.backends import Backend, Device
+from cycleisp_runtime.backends.checked import run_checked
+from cycleisp_runtime.backends.choice import open_backend
+from cycleisp_runtime.bayer import Phase
+from cycleisp_runtime.bundle import Bundle, Precision, find_bundle
+from cycleisp_runtime.denoised import Denoised, Denoising, residual_noise, untouched, with_frame
 from cycleisp_runtime.errors import BackendError, BundleError, SettingsError
-from cycleisp_runtime.frame import RawFrame
+from cycleisp_runtime.frame import FloatFrame, RawFrame
+from cycleisp_runtime.levels import choose_level_scale, copy_scaled
+from cycleisp_runtime.memory import parse_memory
 from cycleisp_runtime.noise import NoiseModel
-from cycleisp_runtime.risk import frame_risk
+from cycleisp_runtime.noise_source import NoiseChoice, choose_noise
+from cycleisp_runtime.risk import RiskMeter
 from cycleisp_runtime.stopwatch import Stopwatch
-from cycleisp_runtime.tiles import MOST_DN, MosaicTiles, TilePlan, plan_tiles
+from cycleisp_runtime.tile_runner import DEFAULT_TILE, TileRunner
+from cycleisp_runtime.tiles import MosaicTiles, TilePlan
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["DEFAULT_TILE", "Denoised", "Denoiser", "residual_noise", "unchanged"]
+    from cycleisp_runtime.stream import Policy, Stream
 
-DEFAULT_TILE = 512
-"""Packed samples: a sixth of the work goes into halos of 22, about 110 MB into an edge model's
-features. Half of it takes a quarter of the memory and spends a third of the work on halos."""
+__all__ = ["DEFAULT_TILE", "Denoised", "Denoiser", "Denoising"]
 
 LOW_TRUST = 0.5
 """Below it the frame is hardly denoised, which is said."""
 
-_Tile = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Denoised:
-    """A denoised frame and how it came about.
-
-    Attributes:
-        frame: samples and levels already multiplied by ``level_scale``.
-        level_scale: a power of two.
-        strength: share of the model's output in the frame: what was asked for, times ``trust``.
-        trust: share of the model's correction that is expected to help this frame, 0..1; 1 where
-            too few samples say anything.
-        expected_gain_db: PSNR that the frame is expected to have gained; None where not known.
-        residual: noise that is left, in normalised units; None where samples are unchanged, so
-            that what was known of their noise still holds.
-        seconds: by step.
-        warnings: what was not done as asked or may disappoint, one sentence each.
-    """
-
-    frame: RawFrame
-    level_scale: int
-    strength: float
-    trust: float
-    expected_gain_db: float | None
-    residual: NoiseModel | None
-    seconds: dict[str, float]
-    warnings: tuple[str, ...]
+_Tiles = npt.NDArray[np.float32]
+_Samples = npt.NDArray[np.uint16] | npt.NDArray[np.float32]
+_Source = RawFrame | FloatFrame | SupportsDLPack
+_Levels = tuple[float, float, float, float]
+_Progress = Callable[[int, int], None]
 
 
 class Denoiser:
     """A model that is ready to denoise frames, one after the other; a context manager.
 
+    Frames may differ in size, phase and type. Memory for tiles is kept, and made anew where a frame
+    needs tiles of another shape.
+
+    Threads may share it: their calls take turns, and each gives what it would give alone. One
+    denoiser per thread, each with its share of the cores, gets more done.
+
     Args:
         bundle: what is known of the model.
         backend: runs its network; closed by ``close``.
+        memory: bytes for everything but the frames, the rest of the process included; they choose
+            the tile. None for ``DEFAULT_TILE``.
 
     Raises:
         BundleError: where the model is not for packed Bayer frames.
+        SettingsError: where so little memory holds no tile of this model.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+    def __init__(self, bundle: Bundle, backend: Backend, *, memory: int | None = None) -> None:
         record = bundle.record
         if record.task != "raw" or record.channels != 4:
             raise BundleError(
@@ -91,117 +82,199 @@ class Denoiser:
                 subject=record.name,
                 met=f"task {record.task}, {record.channels} channels",
                 wanted="task raw, 4 channels",
+                hint="PictureDenoiser is for rendered pictures",
             )
         self.bundle = bundle
         self.backend = backend
-        self._noisy = self._variance = np.empty((1, 4, 0, 0), np.float32)
+        self._runner = TileRunner(record, batch=backend.batch, memory=memory)
+        self._risk = RiskMeter(halo=record.halo.for_90_db, multiple_of=record.multiple_of)
+        self._attention = None if record.pooling is None else Attention(bundle)
+        self._part = np.empty((2, 4, 64, 512), np.float32)
+        """What the noise scale is taken from at a time; both fit a cache of 1 MiB."""
+        self._lock = threading.RLock()
+        self._at_work = self._closed = False
 
     @classmethod
     def load(
         cls,
         bundle: str | os.PathLike[str],
         *,
-        precision: Precision = "fp32",
+        backend: str = "auto",
+        precision: Precision | None = None,
+        device: Device | None = None,
         threads: int | None = None,
+        memory: str | int | None = None,
     ) -> Denoiser:
-        """The network of a bundle, by path or shipped name, on ONNX Runtime.
+        """The network of a bundle, by path or shipped name, on a backend as ``open_backend`` says.
+
+        Args:
+            bundle: its name or folder.
+            backend: a backend's name, or "auto" for the fastest one that works here.
+            precision: None for the best one that the backend runs.
+            device: None for the GPU where the backend can use one, else the CPU.
+            threads: of one operator on the CPU; None for one per physical core.
+            memory: for everything but the frames, such as "512MiB", or a number of bytes.
 
         Raises:
-            BundleError: where there is no such bundle, or it must not be trusted.
-            BackendError: where ONNX Runtime does not accept its network.
+            BundleError: where there is no such bundle, it must not be trusted, or it is not for
+                RAW.
+            SettingsError: where there is no such backend, or so little memory holds no tile.
+            BackendError: where the backend is missing or does not accept the network.
         """
-        from cycleisp_runtime.backends.onnxruntime import OnnxRuntimeBackend
-
+        size = parse_memory(memory) if isinstance(memory, str) else memory
         found = find_bundle(bundle)
-        return cls(found, OnnxRuntimeBackend(found, precision, threads=threads))
+        opened = open_backend(
+            found, backend=backend, precision=precision, device=device, threads=threads
+        )
+        try:
+            return cls(found, opened, memory=size)
+        except Exception:
+            opened.close()
+            raise
 
     def __call__(
         self,
-        frame: RawFrame,
+        source: _Source,
         *,
-        noise: NoiseModel,
+        cfa: Phase | str | None = None,
+        black: float | _Levels | None = None,
+        white: float | None = None,
+        noise: NoiseModel | None = None,
         strength: float = 1.0,
         tile: int | None = None,
+        exact: bool = False,
         keep_levels: bool = False,
-        progress: Callable[[int, int], None] | None = None,
+        progress: _Progress | None = None,
     ) -> Denoised:
         """The denoised frame; masked samples and those that carry ``reserved_dn`` are unchanged.
 
         Args:
-            frame: what the camera delivered.
-            noise: its noise, in normalised units.
+            source: what the camera delivered: a frame, or an array (H, W) of uint16 or float32,
+                NumPy's or one in host memory that speaks DLPack. It is read where it lies.
+            cfa: of an array, the phase at its top left corner.
+            black: of an array, one level or one per cell position, row by row, in its own units.
+            white: of an array, the level of saturation.
+            noise: in normalised units; None for what the frame declares, else an estimate from it,
+                which float32 samples do not allow.
             strength: how much of the model's correction is used, 0..1, of the share of it that is
                 expected to help.
-            tile: side of a tile in packed samples, halo included; None for ``DEFAULT_TILE``. A
+            tile: side of a tile in packed samples, halo included; None for what memory allows. A
                 frame that is smaller is one tile. Tiles of at least four halos agree with the
                 whole frame to 120 dB, smaller ones to 90 dB, which a warning says.
+            exact: attention of a network that pools is taken from the whole frame, in the memory
+                of the whole frame as one tile; else from every n-th sample.
             keep_levels: write at the input's levels instead of 16 bits.
-            progress: called with (tiles done, tiles in all).
+            progress: called with (tiles done, tiles in all). Must not use this denoiser.
 
         Raises:
-            SettingsError: where the strength is outside 0..1 or the tile too small for the halo.
-            BackendError: where the backend fails or puts out something that is no picture.
+            InputError: where an array is not of this kind, or levels contradict each other.
+            SettingsError: where the strength is outside 0..1, the tile too small for the halo, or
+                an array comes without levels or noise.
+            CalibrationError: where no noise is given and the frame does not tell it.
+            OutOfMemoryError: where memory does not suffice for the smallest tile.
+            BackendError: where the backend fails or puts out something that is no picture, the
+                array lies on a GPU, or the denoiser was closed.
         """
-        if not 0 <= strength <= 1:
-            raise SettingsError("out of range", subject="strength", met=strength, wanted="0..1")
-        watch = Stopwatch()
-        with watch.step("levels"):
-            result = unchanged(frame, keep_levels=keep_levels)
-        if strength == 0:
-            return result
-        plan, plan_warnings = self._plan(frame, DEFAULT_TILE if tile is None else tile)
-        tiles = MosaicTiles(frame, noise, plan)
-        noisy, variance = self._buffers(plan)
-        with watch.step("noise scale"):
-            noise_scale = tiles.noise_scale(noisy[0], variance[0])
-        with watch.step("risk"):
-            risk = frame_risk(
-                frame,
-                noise,
-                lambda samples, its_variance: self._run(samples, its_variance, noise_scale),
-                halo=self.bundle.record.halo.for_90_db,
-                multiple_of=self.bundle.record.multiple_of,
-            )
-        trust = risk.safe_strength
-        share = strength * trust
-        for done, core in enumerate(plan.cores, start=1):
-            with watch.step("cut"):
-                tiles.cut(core, noisy[0], variance[0])
-            with watch.step("network"):
-                denoised = self._run(noisy, variance, noise_scale)
-            with watch.step("stitch"):
-                tiles.stitch(
-                    core,
-                    denoised[0],
-                    result.frame.visible,
-                    strength=share,
-                    level_scale=result.level_scale,
-                )
-            if progress is not None:
-                progress(done, len(plan.cores))
-        return replace(
-            result,
-            strength=share,
-            trust=trust,
-            expected_gain_db=risk.expected_gain_db(share),
-            residual=(
-                noise.scaled(risk.remaining(share))
-                if risk.is_known
-                else residual_noise(self.bundle.record.quality, noise, share)
-            ),
-            seconds=watch.seconds,
-            warnings=(
-                *result.warnings,
-                *plan_warnings,
-                *self._noise_warnings(noise),
-                *_trust_warnings(trust),
-            ),
+        frame = frame_of(source, cfa=cfa, black=black, white=white)
+        samples = np.empty(frame.samples.shape, np.uint16)
+        denoising = self._denoise(
+            frame, samples, noise, strength, tile, exact, keep_levels, progress
+        )
+        return with_frame(denoising, frame, samples)
+
+    def denoise_into(
+        self,
+        source: _Source,
+        target: SupportsDLPack,
+        *,
+        cfa: Phase | str | None = None,
+        black: float | _Levels | None = None,
+        white: float | None = None,
+        noise: NoiseModel | None = None,
+        strength: float = 1.0,
+        tile: int | None = None,
+        exact: bool = False,
+        keep_levels: bool = False,
+        progress: _Progress | None = None,
+    ) -> Denoising:
+        """How ``target``, an array of the caller's, was filled with the denoised samples.
+
+        After the first frame of a size nothing is allocated that grows with frames or tiles, as
+        long as the noise is given. Where this raises, ``target`` may be half written.
+
+        Args:
+            source: as for a call.
+            target: (H, W), the shape of the stored samples: uint16, at 16 bits, levels multiplied
+                by the ``level_scale`` that is returned; or float32, at the input's levels, neither
+                rounded nor clipped. Shares no memory with ``source``.
+            cfa: as for a call.
+            black: as for a call.
+            white: as for a call.
+            noise: as for a call.
+            strength: as for a call.
+            tile: as for a call.
+            exact: as for a call.
+            keep_levels: as for a call.
+            progress: as for a call.
+
+        Raises:
+            InputError: where the target is no such array, or as for a call.
+            SettingsError, CalibrationError, OutOfMemoryError, BackendError: as for a call.
+        """
+        frame = frame_of(source, cfa=cfa, black=black, white=white)
+        samples = target_of(target, frame.samples)
+        return self._denoise(frame, samples, noise, strength, tile, exact, keep_levels, progress)
+
+    def stream(
+        self,
+        source: Iterable[RawFrame],
+        *,
+        depth: int = 2,
+        policy: Policy = "block",
+        noise: NoiseModel | None = None,
+        noise_every: int | None = None,
+        strength: float = 1.0,
+        keep_levels: bool = False,
+        timeout_s: float = 30.0,
+    ) -> Stream:
+        """Denoised frames in the source's order: an iterator, and a context manager.
+
+        Args:
+            source: RawFrames of any sizes and phases; iterated in another thread.
+            depth: frames that may wait.
+            policy: what a full queue does: "block" lets the source wait, "drop-oldest" makes room.
+            noise: of all frames, in normalised units; None for what frames declare, else an
+                estimate from the first, kept as long as it holds.
+            noise_every: frames after which the noise is estimated anew; None for never.
+            strength: share of the model's correction, of what is expected to help, 0..1.
+            keep_levels: results at the frames' own levels instead of 16 bits.
+            timeout_s: how long the source may take for one frame.
+
+        Raises:
+            SettingsError: where a number is out of range, or there is no such policy.
+        """
+        from cycleisp_runtime.stream import Stream
+
+        return Stream(
+            self,
+            source,
+            depth=depth,
+            policy=policy,
+            noise=noise,
+            noise_every=noise_every,
+            strength=strength,
+            keep_levels=keep_levels,
+            timeout_s=timeout_s,
         )
 
     def close(self) -> None:
-        """Give the backend's and the tiles' memory back; the denoiser cannot be used afterwards."""
-        self.backend.close()
-        self._noisy = self._variance = np.empty((1, 4, 0, 0), np.float32)
+        """Give all memory back; the denoiser cannot be used afterwards. May be called twice."""
+        with self._lock:
+            self._closed = True
+            self.backend.close()
+            self._runner.close()
+            if self._attention is not None:
+                self._attention.close()
 
     def __enter__(self) -> Self:
         return self
@@ -214,76 +287,104 @@ class Denoiser:
     ) -> None:
         self.close()
 
-    def _plan(self, frame: RawFrame, side: int) -> tuple[TilePlan, list[str]]:
-        """Tiles for this frame, with the better halo where it leaves half of a tile's side."""
-        halo, warnings = self.bundle.record.halo.for_120_db, []
-        if side < 4 * halo:
-            halo = self.bundle.record.halo.for_90_db
-            warnings.append(
-                f"tiles of {side} packed samples have room for a halo of {halo} only: they agree "
-                "with the whole frame to 90 dB instead of 120"
+    def _denoise(
+        self,
+        frame: RawFrame | FloatFrame,
+        target: _Samples,
+        noise: NoiseModel | None,
+        strength: float,
+        tile: int | None,
+        exact: bool,
+        keep_levels: bool,
+        progress: _Progress | None,
+    ) -> Denoising:
+        """Fill ``target``; the arguments are those of a call."""
+        if not 0 <= strength <= 1:
+            raise SettingsError("out of range", subject="strength", met=strength, wanted="0..1")
+        record, watch = self.bundle.record, Stopwatch()
+        with self._turn():
+            with watch.step("levels"):
+                kept = keep_levels or target.dtype == np.float32
+                level_scale, warnings = (1, []) if kept else choose_level_scale(frame)
+                if strength == 0 or frame.visible.size < target.size:
+                    copy_scaled(frame.samples, level_scale, target)
+            if strength == 0:
+                return untouched(level_scale, warnings)
+            choice = _noise_of(frame, noise)
+            with watch.step("noise scale"):
+                whole = MosaicTiles(frame, choice.model, TilePlan((), 0, 0, 0))
+                noise_scale = whole.noise_scale(*self._part)
+            gates = None
+            if self._attention is not None:
+                with watch.step("attention"):
+                    gates = frame_gates(
+                        self._attention, self.bundle, frame, choice.model, noise_scale, exact=exact
+                    )
+
+            def network(noisy: _Tiles, variance: _Tiles) -> _Tiles:
+                inputs = record.tensors.fill(noisy, variance, noise_scale, gates)
+                return run_checked(self.backend, record, inputs)
+
+            with watch.step("risk"):
+                risk = self._risk.measure(frame, choice.model, network)
+            trust = risk.safe_strength
+            share = strength * trust
+            tile_warnings = self._runner.run(
+                frame,
+                choice.model,
+                network,
+                target[frame.area.slices],
+                side=tile,
+                strength=share,
+                level_scale=level_scale,
+                watch=watch,
+                progress=progress,
             )
-        rows, columns = packed_size(frame.area.height, frame.area.width, frame.cfa)
-        plan = plan_tiles(
-            rows, columns, side=side, halo=halo, multiple_of=self.bundle.record.multiple_of
+        doubt = (
+            None if record.noise_range is None else record.noise_range.doubt(choice.model.mean_shot)
         )
-        return plan, warnings
-
-    def _buffers(self, plan: TilePlan) -> tuple[_Tile, _Tile]:
-        """Memory for one noisy tile and its variance, kept from frame to frame."""
-        shape = (1, 4, plan.height, plan.width)
-        if self._noisy.shape != shape:
-            self._noisy = np.empty(shape, np.float32)
-            self._variance = np.empty(shape, np.float32)
-        return self._noisy, self._variance
-
-    def _run(self, noisy: _Tile, variance: _Tile, noise_scale: float) -> _Tile:
-        """One tile through the backend, its output checked."""
-        tensors = self.bundle.record.tensors
-        denoised = self.backend.run(tensors.fill(noisy, variance, noise_scale))
-        fit = denoised.shape == noisy.shape
-        if not fit or not np.isfinite(denoised).all():
-            raise BackendError(
-                f"the network's output {self.bundle.record.tensors.denoised!r} is not a picture",
-                subject=f"{self.bundle.record.name} on {self.backend.name}",
-                met="NaN or infinity" if fit else f"shape {denoised.shape}",
-                wanted="finite numbers" if fit else f"shape {noisy.shape}",
-                hint="check the noise that was given, or use another model",
-            )
-        return denoised
-
-    def _noise_warnings(self, noise: NoiseModel) -> list[str]:
-        trained = self.bundle.record.noise_range
-        doubt = None if trained is None else trained.doubt(noise.mean_shot)
-        return [] if doubt is None else [doubt]
-
-
-def unchanged(frame: RawFrame, *, keep_levels: bool = False) -> Denoised:
-    """A copy of the frame at the output's levels, nothing denoised.
-
-    The levels are multiplied by the largest power of two with which white and every sample still
-    fit 16 bits; by 1 where ``keep_levels`` asks for it or the frame reserves a DN for defects.
-    """
-    level_scale, warnings = 1, []
-    if frame.reserved_dn is not None and not keep_levels:
-        warnings.append(
-            f"the file marks defective samples by the value {frame.reserved_dn}: levels were kept"
+        return Denoising(
+            level_scale,
+            strength=share,
+            trust=trust,
+            expected_gain_db=risk.expected_gain_db(share),
+            residual=(
+                choice.model.scaled(risk.remaining(share))
+                if risk.is_known
+                else residual_noise(record.quality, choice.model, share)
+            ),
+            seconds=watch.seconds,
+            warnings=(
+                *warnings,
+                *choice.warnings,
+                *tile_warnings,
+                *([] if doubt is None else [doubt]),
+                *_trust_warnings(trust),
+            ),
         )
-    elif not keep_levels:
-        highest = max(frame.white, int(frame.samples.max()))
-        while highest * level_scale * 2 <= MOST_DN:
-            level_scale *= 2
-    scaled = frame.with_samples(frame.samples * np.uint16(level_scale), scale=level_scale)
-    return Denoised(
-        scaled,
-        level_scale,
-        strength=0.0,
-        trust=1.0,
-        expected_gain_db=None,
-        residual=None,
-        seconds={},
-        warnings=tuple(warnings),
-    )
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait for other threads; then the denoiser is this one's."""
+        with self._lock:
+            name = self.bundle.record.name
+            if self._closed:
+                raise BackendError("the denoiser was closed", subject=name, hint="load it again")
+            if self._at_work:
+                raise BackendError("the denoiser is at work: its progress must not use it")
+            self._at_work = True
+            try:
+                yield
+            finally:
+                self._at_work = False
+
+
+def _noise_of(frame: RawFrame | FloatFrame, given: NoiseModel | None) -> NoiseChoice:
+    if isinstance(frame, RawFrame):
+        return choose_noise(frame, given)
+    if given is None:
+        raise SettingsError("samples of float32 need their noise", wanted="noise=NoiseModel(...)")
+    return NoiseChoice(given, "given")
 
 
 def _trust_warnings(trust: float) -> list[str]:
@@ -291,21 +392,3 @@ def _trust_warnings(trust: float) -> list[str]:
         return []
     used = f"{trust:.0%} of the model's correction was used"
     return [f"{used}: the frame has fine texture, or other noise than was told"]
-
-
-def residual_noise(quality: tuple[Quality, ...], noise: NoiseModel, strength: float) -> NoiseModel:
-    """What is left of ``noise``, by the bundle's own measurements: for frames that say too little.
-
-    The mean squared error falls by the ratio r = 10^(-gain / 10), with the gain in dB interpolated
-    over log shot; mixing in a share s of the output leaves (1 - s)^2 + (1 - (1 - s)^2) r of it.
-    """
-    levels = sorted(
-        (level.shot, level.denoised_db - level.noisy_db)
-        for level in quality
-        if level.shot is not None
-    )
-    shots, gains = zip(*levels, strict=True)
-    gain = float(np.interp(math.log(noise.mean_shot), np.log(shots), gains))
-    ratio = min(10 ** (-gain / 10), 1.0)
-    kept = (1 - strength) ** 2
-    return noise.scaled(kept + (1 - kept) * ratio)

@@ -5,6 +5,7 @@ CycleISPError
 ├── OutputError       a result that cannot be written where it was asked for
 ├── BundleError       a model bundle that is missing, altered or not of our format
 ├── BackendError      a backend that is absent, or failed while it ran
+│   └── OutOfMemoryError  memory of the host or of the device does not suffice
 ├── CalibrationError  measurements that do not determine what was asked for
 ├── SettingsError     a setting that is unknown, malformed or contradicts another
 └── TrainingError     a training that cannot go on
@@ -23,6 +24,7 @@ __all__ = [
     "CalibrationError",
     "CycleISPError",
     "InputError",
+    "OutOfMemoryError",
     "OutputError",
     "SettingsError",
     "TrainingError",
@@ -89,6 +91,10 @@ class BundleError(CycleISPError):
 
 class BackendError(CycleISPError):
     """A backend that is absent, or failed while it ran."""
+
+
+class OutOfMemoryError(BackendError):
+    """Memory of the host or of the device does not suffice; a smaller tile may still be run."""
 
 
 class CalibrationError(CycleISPError):

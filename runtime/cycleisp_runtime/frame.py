@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from cycleisp_runtime.bayer import Phase
 from cycleisp_runtime.errors import InputError
 from cycleisp_runtime.noise import NoiseModel
 
-__all__ = ["Area", "Camera", "Exposure", "LevelsSource", "RawFrame"]
+__all__ = ["Area", "Camera", "Exposure", "FloatFrame", "LevelsSource", "RawFrame"]
 
 LevelsSource = Literal["file", "default", "libraw", "layout", "memory"]
 """Where black and white are known from: tags of the file; the DNG specification, for a level that
@@ -110,15 +110,9 @@ class RawFrame:
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        samples, area = self.samples, self.area
-        if samples.ndim != 2 or samples.dtype != np.uint16:
-            raise InputError(
-                "a RAW frame is a 2-D array of uint16",
-                subject=self.source,
-                met=f"{samples.dtype} {samples.shape}",
-                wanted="uint16 (H, W)",
-            )
-        height, width = samples.shape
+        area = self.area
+        _check_samples(self.samples, np.dtype(np.uint16), self.source)
+        height, width = self.samples.shape
         inside = (
             0 <= area.top
             and 0 <= area.left
@@ -132,13 +126,7 @@ class RawFrame:
                 met=f"{area.width}x{area.height} at ({area.left}, {area.top})",
                 wanted=f"at least 2x2, inside {width}x{height}",
             )
-        if not np.isfinite([*self.black, self.white]).all() or self.white <= max(self.black):
-            raise InputError(
-                "the white level is not above the black level",
-                subject=self.source,
-                met=f"black {self.black}, white {self.white}",
-                wanted="finite levels, white above every black",
-            )
+        _check_levels(self.black, self.white, self.source)
 
     @property
     def visible(self) -> npt.NDArray[np.uint16]:
@@ -156,4 +144,63 @@ class RawFrame:
             black_rows=None if self.black_rows is None else self.black_rows * scale,
             black_columns=None if self.black_columns is None else self.black_columns * scale,
             reserved_dn=None if self.reserved_dn is None else self.reserved_dn * scale,
+        )
+
+
+@dataclass(frozen=True)
+class FloatFrame:
+    """A Bayer frame whose samples are float32: what a program has that computed on them before.
+
+    Attributes:
+        samples: (H, W) float32, in the units of the levels, all of it picture.
+        cfa: phase at the top left corner.
+        black: value of zero light per cell position, row by row.
+        white: value of saturation; above every black level.
+
+    Raises:
+        InputError: where these facts contradict each other.
+    """
+
+    samples: npt.NDArray[np.float32]
+    cfa: Phase
+    black: tuple[float, float, float, float]
+    white: float
+    black_rows: ClassVar[None] = None
+    black_columns: ClassVar[None] = None
+    reserved_dn: ClassVar[None] = None
+
+    def __post_init__(self) -> None:
+        _check_samples(self.samples, np.dtype(np.float32))
+        _check_levels(self.black, self.white)
+
+    @property
+    def area(self) -> Area:
+        """All of it."""
+        return Area(0, 0, *self.samples.shape)
+
+    @property
+    def visible(self) -> npt.NDArray[np.float32]:
+        """The samples: none of them is masked."""
+        return self.samples
+
+
+def _check_samples(
+    samples: npt.NDArray[np.generic], dtype: np.dtype[np.generic], source: Path | None = None
+) -> None:
+    if samples.ndim != 2 or samples.dtype != dtype or min(samples.shape) < 2:
+        raise InputError(
+            f"a RAW frame is a 2-D array of {dtype}",
+            subject=source,
+            met=f"{samples.dtype} {samples.shape}",
+            wanted=f"{dtype} (H, W), at least 2x2",
+        )
+
+
+def _check_levels(black: tuple[float, ...], white: float, source: Path | None = None) -> None:
+    if not np.isfinite([*black, white]).all() or white <= max(black):
+        raise InputError(
+            "the white level is not above the black level",
+            subject=source,
+            met=f"black {black}, white {white}",
+            wanted="finite levels, white above every black",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -35,11 +35,15 @@ class Job:
 
 
 def find_inputs(
-    names: Iterable[str | os.PathLike[str]], *, recursive: bool = False, outside: Path | None = None
+    names: Iterable[str | os.PathLike[str]],
+    *,
+    recursive: bool = False,
+    outside: Path | None = None,
+    suffixes: Collection[str] = RAW_SUFFIXES,
 ) -> list[Path]:
     """The files that these names stand for, in order, each once.
 
-    A name is a file, a folder (its RAW files by suffix, hidden ones left out) or a pattern such as
+    A name is a file, a folder (its files by suffix, hidden ones left out) or a pattern such as
     ``shoot/*.nef`` that no shell has expanded. A file that does not exist is left to its reader.
 
     Args:
@@ -47,6 +51,7 @@ def find_inputs(
         recursive: look into the folders below a folder too.
         outside: a folder whose files are not inputs when they are found in a search: the output's,
             which may lie inside the folder that is searched.
+        suffixes: what a folder is searched for, in lower case.
 
     Raises:
         InputError: where a folder or pattern stands for no file.
@@ -55,19 +60,23 @@ def find_inputs(
     for name in names:
         path = Path(name)
         try:
-            for file in _files_of(path, recursive, outside):
+            for file in _files_of(path, recursive, outside, suffixes):
                 found.setdefault(file.resolve(), file)
         except OSError as error:
             raise InputError(error.strerror or "cannot be searched", subject=path) from error
     return list(found.values())
 
 
-def _files_of(path: Path, recursive: bool, outside: Path | None) -> Sequence[Path]:
+def _files_of(
+    path: Path, recursive: bool, outside: Path | None, suffixes: Collection[str]
+) -> Sequence[Path]:
     if path.is_dir():
-        files = sorted(_raw_files(path, recursive, outside))
+        files = sorted(_files_below(path, recursive, outside, suffixes))
         if not files:
             raise InputError(
-                "no RAW file in this folder",
+                "no RAW file in this folder"
+                if suffixes is RAW_SUFFIXES
+                else f"no file in {', '.join(sorted(suffixes))} in this folder",
                 subject=path,
                 hint=None if recursive else "--recursive looks into the folders below it",
             )
@@ -81,31 +90,45 @@ def _files_of(path: Path, recursive: bool, outside: Path | None) -> Sequence[Pat
     return [path]
 
 
-def _raw_files(folder: Path, recursive: bool, outside: Path | None) -> Iterator[Path]:
+def _files_below(
+    folder: Path, recursive: bool, outside: Path | None, suffixes: Collection[str]
+) -> Iterator[Path]:
     for entry in folder.iterdir():
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
             below = recursive and not entry.is_symlink()
             if below and (outside is None or entry.resolve() != outside.resolve()):
-                yield from _raw_files(entry, recursive, outside)
-        elif entry.suffix.lower() in RAW_SUFFIXES:
+                yield from _files_below(entry, recursive, outside, suffixes)
+        elif entry.suffix.lower() in suffixes:
             yield entry
 
 
 def plan_jobs(
-    sources: Sequence[Path], output: Path, *, file_format: Format | None = None
+    sources: Sequence[Path],
+    output: Path,
+    *,
+    file_format: Format | None = None,
+    suffixes: Collection[str] = OUTPUT_SUFFIXES,
+    default: str | None = ".dng",
 ) -> list[Job]:
     """One job per source.
 
-    A single source and an ``output`` with the suffix of a picture: that file. Otherwise ``output``
-    is a folder, and the files in it are named STEM.dng, or by ``file_format``.
+    A single source and an ``output`` with one of the ``suffixes``: that file. Otherwise ``output``
+    is a folder, and the files in it are named STEM and the suffix of ``file_format``.
+
+    Args:
+        sources: files to read.
+        output: the file or the folder to write.
+        file_format: of the files in a folder; None for the suffix ``default``.
+        suffixes: of files that can be written, in lower case.
+        default: None for every source's own suffix.
 
     Raises:
         SettingsError: where two sources would become one file, or format and suffix disagree.
         OutputError: where the output's folder cannot be, or may not be written to.
     """
-    is_file = output.suffix.lower() in OUTPUT_SUFFIXES and not output.is_dir()
+    is_file = output.suffix.lower() in suffixes and not output.is_dir()
     if is_file and len(sources) > 1:
         raise SettingsError(
             "several inputs cannot become one file",
@@ -134,7 +157,8 @@ def plan_jobs(
         return [Job(source, output) for source in sources]
     if output.exists() and not output.is_dir():
         raise OutputError("not a folder", subject=output, wanted="a folder, or a name in .dng")
-    jobs = [Job(source, output / f"{source.stem}.{file_format or 'dng'}") for source in sources]
+    suffix = default if file_format is None else f".{file_format}"
+    jobs = [Job(source, output / f"{source.stem}{suffix or source.suffix}") for source in sources]
     _refuse_collisions(jobs)
     return jobs
 

@@ -1,25 +1,27 @@
 """Tiles: which parts of a frame a backend sees, how they are cut out and how they are put back.
 
     plan    the packed frame falls into cores; a tile is a core and its halo on every side
-    cut     16-bit mosaic -> normalised, packed, with its variance map: one pass per tile
+    cut     mosaic -> normalised, packed, with its variance map: one pass per tile
     stitch  the core of a denoised tile -> unpacked, scaled, 16 bits: one pass per tile
 
 At the frame's edge the halo is the mirror image of the mosaic itself, so every plane is reflected
-about its true place. Floating-point memory is that of one tile, whatever the size of the frame.
+about its true place. Every pass writes into arrays that the caller keeps, so that memory is that of
+one tile, whatever the size of the frame, and nothing is allocated from frame to frame.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from cycleisp_runtime.bayer import Phase, reflected_indices
+from cycleisp_runtime.bayer import Phase, packed_size, reflected_indices
 from cycleisp_runtime.errors import SettingsError
-from cycleisp_runtime.frame import RawFrame
+from cycleisp_runtime.frame import FloatFrame, RawFrame
 from cycleisp_runtime.noise import NoiseModel
 
 __all__ = ["Core", "MosaicTiles", "TilePlan", "plan_tiles"]
@@ -31,6 +33,8 @@ LEAST_NOISE_SCALE = 1e-6
 """Networks divide by the noise scale. This one is far below a 16-bit step (1.5e-5), so a frame that
 is said to be free of noise passes unchanged."""
 
+_Planes = npt.NDArray[np.float32]
+_Samples = npt.NDArray[np.uint16] | npt.NDArray[np.float32]
 _Index = slice | npt.NDArray[np.intp]
 
 
@@ -107,9 +111,9 @@ class MosaicTiles:
         plan: made for the packed size of the picture area.
     """
 
-    def __init__(self, frame: RawFrame, noise: NoiseModel, plan: TilePlan) -> None:
+    def __init__(self, frame: RawFrame | FloatFrame, noise: NoiseModel, plan: TilePlan) -> None:
         self._frame = frame
-        self._mosaic = frame.visible
+        self._mosaic: _Samples = frame.visible
         self._noise = noise
         self._plan = plan
         self._black = frame.cfa.by_plane(frame.black)
@@ -122,83 +126,114 @@ class MosaicTiles:
             -black / extent for black, extent in zip(self._black, self._range, strict=True)
         )
 
-    def cut(
-        self, core: Core, noisy: npt.NDArray[np.float32], variance: npt.NDArray[np.float32]
-    ) -> None:
+    def cut(self, core: Core, noisy: _Planes, variance: _Planes) -> None:
         """Fill two buffers (4, plan.height, plan.width) float32 with the tile around ``core``.
 
         ``noisy`` becomes (DN - black) / (white - black), not clipped, R, Gr, Gb, B; ``variance``
         its variance map. Beyond the frame's edge both hold the frame's mirror image.
         """
-        (height, width), red, halo = self._mosaic.shape, self._frame.cfa.red, self._plan.halo
-        top, left = 2 * (core.top - halo) - red.row, 2 * (core.left - halo) - red.column
-        bottom, right = top + 2 * self._plan.height, left + 2 * self._plan.width
-        rows = reflected_indices(top, bottom, 1, height)
-        columns = reflected_indices(left, right, 1, width)
-        if min(top, left) >= 0 and bottom <= height and right <= width:
-            patch = self._mosaic[top:bottom, left:right]
-        else:
-            patch = self._mosaic[rows[:, None], columns]
-        for plane, (row, column) in enumerate(Phase.RGGB.plane_offsets):
-            black = self._black_of(plane, rows[row::2], columns[column::2])
-            np.subtract(patch[row::2, column::2], black, out=noisy[plane])
-            noisy[plane] *= np.float32(1 / self._range[plane])
+        halo = self._plan.halo
+        self._normalise(core.top - halo, core.left - halo, noisy, spare=variance)
         self._noise.variance(noisy, out=variance)
 
-    def noise_scale(
-        self, noisy: npt.NDArray[np.float32], variance: npt.NDArray[np.float32]
-    ) -> float:
-        """sqrt of the mean of the frame's variance map; the buffers are those of ``cut``."""
-        halo, total, count = self._plan.halo, 0.0, 0
-        for core in self._plan.cores:
-            self.cut(core, noisy, variance)
-            kept = variance[:, halo : halo + core.height, halo : halo + core.width]
-            total += float(kept.sum(dtype=np.float64))
-            count += kept.size
-        return max(math.sqrt(total / count), LEAST_NOISE_SCALE)
+    def noise_scale(self, noisy: _Planes, variance: _Planes) -> float:
+        """sqrt of the mean of the frame's variance map; the buffers are those of ``cut``.
+
+        Their size does not matter: the frame passes through them part by part, without halos.
+        """
+        rows, columns = packed_size(
+            self._frame.area.height, self._frame.area.width, self._frame.cfa
+        )
+        light = np.zeros(4)
+        for top in range(0, rows, noisy.shape[1]):
+            for left in range(0, columns, noisy.shape[2]):
+                part = noisy[:, : rows - top, : columns - left]
+                self._normalise(top, left, part, spare=variance)
+                np.maximum(part, np.float32(0), out=part)
+                light += part.sum(axis=(1, 2), dtype=np.float64)
+        mean_light = light / (rows * columns)
+        mean = float(np.dot(mean_light, self._noise.shot)) / 4 + self._noise.mean_read
+        return max(math.sqrt(mean), LEAST_NOISE_SCALE)
 
     def stitch(
         self,
         core: Core,
-        denoised: npt.NDArray[np.float32],
-        target: npt.NDArray[np.uint16],
+        denoised: _Planes,
+        target: _Samples,
         *,
         strength: float,
         level_scale: int,
+        scratch: tuple[_Planes, _Planes],
     ) -> None:
         """Write the core of a denoised tile into ``target``, the picture area of the new frame.
 
         Args:
             core: the core of the tile.
             denoised: (4, plan.height, plan.width) float32, normalised, finite.
-            target: (area.height, area.width) uint16, in DN times ``level_scale``.
+            target: (area.height, area.width), in DN times ``level_scale``: uint16, rounded and
+                clipped, or float32, neither.
             strength: 1 writes the denoised sample, less mixes it with the noisy one.
             level_scale: factor from the input's DN to the output's.
+            scratch: two arrays like ``denoised``, which are overwritten.
         """
         red, halo = self._frame.cfa.red, self._plan.halo
         height, width = self._mosaic.shape
+        kept, replaced = (1 - strength) * level_scale, strength * level_scale
         for plane, (row, column) in enumerate(Phase.RGGB.plane_offsets):
             rows, tile_rows = _places(core.top, core.height, row - red.row, height, halo)
             columns, tile_columns = _places(core.left, core.width, column - red.column, width, halo)
-            before = self._mosaic[rows, columns]
-            after = denoised[plane, tile_rows, tile_columns] * np.float32(self._range[plane])
-            after += self._black_of(plane, rows, columns)
+            inner = (plane, tile_rows, tile_columns)
+            before, after, share = self._mosaic[rows, columns], scratch[0][inner], scratch[1][inner]
+            np.multiply(denoised[inner], np.float32(replaced * self._range[plane]), out=after)
+            after += np.float32(replaced * self._black[plane])
+            self._shift(after, rows, columns, replaced)
             if strength < 1:
-                after += np.float32(1 - strength) * (before - after)
-            after *= np.float32(level_scale)
-            np.clip(np.rint(after, out=after), 0, MOST_DN, out=after)
+                after += np.multiply(before, np.float32(kept), out=share)
+            if target.dtype == np.uint16:
+                np.rint(after, out=after)
+                np.clip(after, np.float32(0), np.float32(MOST_DN), out=after)
             if self._frame.reserved_dn is not None:
                 _keep_reserved(before, after, self._frame.reserved_dn)
             target[rows, columns] = after
 
-    def _black_of(self, plane: int, rows: _Index, columns: _Index) -> npt.NDArray[np.float32]:
-        """Black level of one plane's samples in these rows and columns of the mosaic, in DN."""
-        black = np.array([[self._black[plane]]])
+    def _normalise(self, top: int, left: int, planes: _Planes, *, spare: _Planes) -> None:
+        """Fill (4, h, w) with normalised samples from packed place (top, left) on, mirrored.
+
+        ``spare`` is as large as ``planes`` or larger, and overwritten.
+        """
+        (height, width), red = self._mosaic.shape, self._frame.cfa.red
+        top, left = 2 * top - red.row, 2 * left - red.column
+        bottom, right = top + 2 * planes.shape[1], left + 2 * planes.shape[2]
+        rows = _mirrored(top, bottom, height)
+        columns = _mirrored(left, right, width)
+        if min(top, left) >= 0 and bottom <= height and right <= width:
+            patch = self._mosaic[top:bottom, left:right]
+        else:
+            flat = spare.reshape(-1).view(self._mosaic.dtype)[: planes.size]
+            patch = flat.reshape(len(rows), len(columns))
+            for target, source in zip(patch, rows, strict=True):
+                # The indices are inside; only this mode writes into ``out`` without a buffer.
+                self._mosaic[source].take(columns, out=target, mode="clip")
+        for plane, (row, column) in enumerate(Phase.RGGB.plane_offsets):
+            values = planes[plane]
+            np.subtract(patch[row::2, column::2], np.float32(self._black[plane]), out=values)
+            self._shift(values, rows[row::2], columns[column::2], -1.0)
+            values *= np.float32(1 / self._range[plane])
+
+    def _shift(self, values: _Planes, rows: _Index, columns: _Index, times: float) -> None:
+        """Add so many times what rows and columns of the mosaic add to the black level."""
         if self._frame.black_rows is not None:
-            black = black + self._frame.black_rows[rows][:, None]
+            values += (times * self._frame.black_rows[rows]).astype(np.float32)[:, None]
         if self._frame.black_columns is not None:
-            black = black + self._frame.black_columns[columns]
-        return black.astype(np.float32)
+            values += (times * self._frame.black_columns[columns]).astype(np.float32)
+
+
+@lru_cache(maxsize=512)
+def _mirrored(start: int, stop: int, length: int) -> npt.NDArray[np.intp]:
+    """Indices start..stop-1 folded into 0..length-1, the same for every frame of a stream."""
+    indices = reflected_indices(start, stop, 1, length)
+    indices.flags.writeable = False
+    return indices
 
 
 def _places(start: int, length: int, shift: int, limit: int, halo: int) -> tuple[slice, slice]:
@@ -214,9 +249,7 @@ def _places(start: int, length: int, shift: int, limit: int, halo: int) -> tuple
     return slice(inside.start, inside.stop, 2), slice(begin, begin + len(inside))
 
 
-def _keep_reserved(
-    before: npt.NDArray[np.uint16], after: npt.NDArray[np.float32], reserved_dn: int
-) -> None:
+def _keep_reserved(before: _Samples, after: npt.NDArray[np.float32], reserved_dn: int) -> None:
     """Let samples carry the reserved DN exactly where they carried it before."""
     after[after == reserved_dn] += 1 if reserved_dn < MOST_DN else -1
     after[before == reserved_dn] = reserved_dn

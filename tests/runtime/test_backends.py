@@ -10,10 +10,11 @@ from msgspec import structs
 
 from cycleisp_runtime.backends import Backend
 from cycleisp_runtime.backends.identity import IdentityBackend
-from cycleisp_runtime.backends.onnxruntime import OnnxRuntimeBackend, physical_cores
+from cycleisp_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cycleisp_runtime.bundle import Bundle
+from cycleisp_runtime.cores import physical_cores
 from cycleisp_runtime.errors import BackendError, BundleError
-from tests.helpers import a_record, write_bundle
+from tests.helpers import NETWORK, a_record, write_bundle
 from tests.networks import residual_network
 
 
@@ -67,13 +68,13 @@ def test_a_closed_backend_says_so(bundle: Bundle) -> None:
 def test_a_tile_that_the_network_cannot_take_is_our_error(bundle: Bundle) -> None:
     with (
         OnnxRuntimeBackend(bundle, threads=1) as backend,
-        pytest.raises(BackendError, match=r"fp32\.onnx: ONNX Runtime failed on a tile of"),
+        pytest.raises(BackendError, match=r"fp32\.onnx: ONNX Runtime failed on inputs of"),
     ):
         backend.run(inputs(a_tile(5, 8), a_tile(5, 8), 1.0))
 
 
 def test_bytes_that_are_no_network_are_our_error(tmp_path: Path) -> None:
-    bundle = Bundle.load(write_bundle(tmp_path / "net.bundle", b"not a network"))
+    bundle = Bundle.load(write_bundle(tmp_path / "net.bundle", NETWORK))
     with pytest.raises(BackendError, match=r"fp32\.onnx: ONNX Runtime .* does not accept"):
         OnnxRuntimeBackend(bundle, threads=1)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,7 +36,6 @@ def edit(folder: Path, change: Callable[[dict[str, object]], object]) -> None:
 def test_what_is_encoded_is_loaded(folder: Path) -> None:
     bundle = Bundle.load(folder)
     assert bundle.record == a_record(NETWORK)
-    assert bundle.model("fp32") == NETWORK
     encoded = (folder / "bundle.json").read_bytes()
     assert encoded == encode(bundle.record)
     assert bundle.sha256 == hashlib.sha256(encoded).hexdigest()
@@ -79,6 +80,35 @@ def test_an_altered_network_is_refused(folder: Path, content: bytes) -> None:
     (folder / "fp32.onnx").write_bytes(content)
     with pytest.raises(BundleError, match=r"fp32\.onnx: the file is"):
         Bundle.load(folder)
+
+
+def test_what_is_no_network_of_ours_is_refused_before_anything_parses_it(folder: Path) -> None:
+    with pytest.raises(BundleError, match=r"fp32\.onnx: not an ONNX file, or a damaged one"):
+        Bundle.load(folder).model("fp32")
+
+
+@pytest.mark.parametrize("name", sorted(shipped_bundles()))
+def test_shipped_networks_are_read_as_they_are(name: str) -> None:
+    bundle = find_bundle(name)
+    assert bundle.model("fp32") == (bundle.folder / "fp32.onnx").read_bytes()
+
+
+def test_every_changed_byte_is_refused(tmp_path: Path) -> None:
+    whole = find_bundle("tiny")
+    folder = tmp_path / "tiny.bundle"
+    shutil.copytree(whole.folder, folder)
+    files = [whole.record.precisions["fp32"], *whole.record.documents]
+    rng = np.random.default_rng(0)
+    for listed in files:
+        content = (folder / listed.file).read_bytes()
+        for place in rng.integers(0, len(content), 25):
+            changed = bytearray(content)
+            changed[place] ^= 1 << int(rng.integers(8))
+            (folder / listed.file).write_bytes(changed)
+            with pytest.raises(BundleError, match="not the one that the bundle lists"):
+                Bundle.load(folder)
+        (folder / listed.file).write_bytes(content)
+    Bundle.load(folder)
 
 
 def test_a_network_altered_after_loading_is_refused(folder: Path) -> None:

@@ -40,7 +40,7 @@ def ending(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
     [
         (InputError("not RAW", subject="a.dng"), 1, "cycleisp: error: a.dng: not RAW"),
         (BackendError("out of memory"), 1, "cycleisp: error: out of memory"),
-        (SettingsError("unknown key", met="lr"), 2, "cycleisp: error: unknown key (met lr)"),
+        (SettingsError("unknown key", met="lr"), 1, "cycleisp: error: unknown key (met lr)"),
         (KeyboardInterrupt(), 130, "cycleisp: error: interrupted"),
         (
             ModuleNotFoundError("No module named 'torch'", name="torch"),

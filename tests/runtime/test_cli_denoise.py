@@ -62,8 +62,8 @@ def test_a_batch_reports_the_bad_file_and_does_the_rest(tmp_path: Path, model: s
     assert good["error"] is None
     assert set(good) == {
         "input", "output", "error", "camera", "cfa", "size", "black", "white", "noise",
-        "levels_from", "strength", "trust", "expected_gain_db", "level_scale", "seconds", "model",
-        "model_sha256", "warnings",
+        "levels_from", "strength", "trust", "expected_gain_db", "level_scale", "seconds", "backend",
+        "backend_reason", "model", "model_sha256", "warnings",
     }  # fmt: skip
     assert good["noise"] == {
         "source": "profile", "shot": pytest.approx(1.9e-4), "read": pytest.approx(3e-7),

@@ -17,7 +17,8 @@ from cycleisp_runtime.backends.identity import IdentityBackend
 from cycleisp_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cycleisp_runtime.bayer import Phase, pack, packed_size, unpack
 from cycleisp_runtime.bundle import Bundle, Halo, shipped_bundles
-from cycleisp_runtime.denoiser import DEFAULT_TILE, Denoiser, residual_noise, unchanged
+from cycleisp_runtime.denoised import residual_noise, unchanged
+from cycleisp_runtime.denoiser import DEFAULT_TILE, Denoiser
 from cycleisp_runtime.errors import BackendError, BundleError, SettingsError
 from cycleisp_runtime.frame import Area, RawFrame
 from cycleisp_runtime.noise import NoiseModel

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cycleisp_runtime.noise import NoiseModel
-from cycleisp_runtime.risk import CROP, LEAST_SHARE, Risk, measure_risk, plan_crops
+from cycleisp_runtime.risk import CROP, LEAST_SHARE, CropMemory, Risk, measure_risk, plan_crops
 
 Planes = npt.NDArray[np.float32]
 
@@ -29,6 +29,10 @@ def noisy_planes(clean: Planes, noise: NoiseModel = NOISE, seed: int = 0) -> Pla
     return clean + random * np.sqrt(noise.variance(clean))
 
 
+def random_signs(shape: tuple[int, ...]) -> npt.NDArray[np.int8]:
+    return np.random.default_rng(1).choice(np.array([-1, 1], np.int8), shape)
+
+
 def risk_of(denoise: Callable[[Planes], Planes], noisy: Planes, noise: NoiseModel = NOISE) -> Risk:
     return measure_risk(
         lambda planes, _variance: denoise(planes),
@@ -36,7 +40,8 @@ def risk_of(denoise: Callable[[Planes], Planes], noisy: Planes, noise: NoiseMode
         noise,
         inner=WHOLE,
         black_end=FAR_BELOW,
-        rng=np.random.default_rng(1),
+        signs=random_signs(noisy.shape),
+        memory=CropMemory(noisy.shape),
     )
 
 
@@ -142,7 +147,8 @@ def test_clipped_samples_say_nothing(level: float, black_end: float) -> None:
         NOISE,
         inner=WHOLE,
         black_end=(black_end,) * 4,
-        rng=np.random.default_rng(1),
+        signs=random_signs(noisy.shape),
+        memory=CropMemory(noisy.shape),
     )
     assert risk.samples == pytest.approx(noisy.size / 2, rel=0.06)
     assert risk.noise / risk.samples == pytest.approx(1e-3 * 0.4 + 1e-5, rel=0.06)
@@ -163,7 +169,8 @@ def test_only_the_inner_part_counts() -> None:
         NOISE,
         inner=(slice(10, 20), slice(30, 70)),
         black_end=FAR_BELOW,
-        rng=np.random.default_rng(1),
+        signs=random_signs(noisy.shape),
+        memory=CropMemory(noisy.shape),
     )
     assert risk.samples == 4 * 10 * 40
     inside = noisy[..., 10:20, 30:70].astype(np.float64)

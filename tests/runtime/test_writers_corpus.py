@@ -13,7 +13,7 @@ import pytest
 import tifffile
 
 from benchmarks.tag_listing import tag_differences
-from cycleisp_runtime.denoiser import unchanged
+from cycleisp_runtime.denoised import unchanged
 from cycleisp_runtime.readers import read_frame
 from tests.helpers import DEMO, RAW, shared
 from tests.runtime.libraw_view import corpus_frame, libraw_view

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,22 +13,33 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Backend"]
+__all__ = ["Backend", "Device"]
+
+Device = Literal["cpu", "cuda"]
 
 
 class Backend(Protocol):
     """A network that is ready to run; a context manager that closes it.
 
-    Subclass it: ``run`` and the two facts are all that a backend must give. The caller checks what
+    Subclass it: ``run`` and the facts are all that a backend must give. The caller checks what
     comes out, so that a backend stays short.
 
     Attributes:
         name: the backend as ``runs_on`` in a bundle writes it.
         precision: the precision it runs at, as the bundle names it.
+        device: where it runs.
+        reason: why this backend and precision were chosen, where the program chose.
+        batch: how many tiles a run should get where memory allows.
+        seconds: that the last tile took on the device by its own clock: "upload", "compute",
+            "download"; empty where the backend has no such clock.
     """
 
     name: str
     precision: str
+    device: Device = "cpu"
+    reason: str = "as asked for"
+    batch: int = 1
+    seconds: Mapping[str, float] = MappingProxyType({})
 
     @abstractmethod
     def run(self, inputs: Mapping[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
@@ -39,12 +50,17 @@ class Backend(Protocol):
                 all float32 and C-contiguous.
 
         Raises:
-            BackendError: where the backend fails.
+            OutOfMemoryError: where memory does not suffice for these tiles; fewer or smaller ones
+                may still be run.
+            BackendError: where the backend fails otherwise.
         """
 
     def close(self) -> None:
         """Give memory back; ``run`` must not be called afterwards. May be called twice."""
         return
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.precision} on {self.device}"
 
     def __enter__(self) -> Self:
         return self

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from cycleisp_runtime.cli import report_error, report_warning
+from cycleisp_runtime.cli.layout_option import dump_layout
+from cycleisp_runtime.cli.model_options import ModelOptions, model_options
 from cycleisp_runtime.cli.noise_option import noise_model
-from cycleisp_runtime.cli.progress import progress_of_frames
-from cycleisp_runtime.errors import CycleISPError
+from cycleisp_runtime.cli.progress import TileProgress, progress_of_frames
+from cycleisp_runtime.errors import SettingsError
 
 if TYPE_CHECKING:
     from cycleisp_runtime.batch import NoiseFacts, Outcome
-    from cycleisp_runtime.jobs import Format
+    from cycleisp_runtime.jobs import Format, Job
     from cycleisp_runtime.noise import NoiseModel
     from cycleisp_runtime.readers import DumpLayout
 
 __all__ = ["denoise"]
-
-
-def _dump_layout(
-    _ctx: click.Context, _param: click.Parameter, value: str | None
-) -> DumpLayout | None:
-    """The layout of a dump, as ``DumpLayout.parse`` reads it."""
-    if value is None:
-        return None
-    from cycleisp_runtime.readers import DumpLayout
-
-    try:
-        return DumpLayout.parse(value)
-    except CycleISPError as error:
-        raise click.BadParameter(error.reason) from error
 
 
 @click.command()
@@ -81,23 +70,24 @@ def _dump_layout(
     "--tile",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Side of a tile in packed samples (2x2 cells); a smaller one takes less memory.",
+    help="Side of a tile in packed samples (2x2 cells); what --memory allows by default.",
 )
 @click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Threads of the network; one per physical core by default.",
+    "--exact",
+    is_flag=True,
+    help="Take the attention of a network that pools from the whole frame: in its memory, slowly.",
 )
 @click.option(
     "--layout",
     metavar="TEXT",
-    callback=_dump_layout,
+    callback=dump_layout,
     help="How to read dumps without a header: width=768, height=512, cfa=RGGB, packing=u16le, "
     "black=600, and bits, white, stride, offset if need be; one text, no spaces.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per input.")
+@model_options
 def denoise(
+    options: ModelOptions,
     inputs: tuple[str, ...],
     output: Path,
     file_format: Format | None,
@@ -108,30 +98,76 @@ def denoise(
     strength: float,
     keep_levels: bool,
     tile: int | None,
-    threads: int | None,
+    exact: bool,
     layout: DumpLayout | None,
     as_json: bool,
 ) -> None:
     """Denoise RAW files: files, folders or patterns.
 
+    With a model of rendered pictures, PNG, JPEG or TIFF files become pictures of the same kind.
     Exits with 1 if any input failed; the others are done all the same.
     """
-    import msgspec
-
     from cycleisp_runtime.batch import BatchSettings, denoise_file
-    from cycleisp_runtime.denoiser import Denoiser
+    from cycleisp_runtime.bundle import find_bundle
     from cycleisp_runtime.jobs import find_inputs, plan_jobs
+
+    if find_bundle(model).record.task == "srgb":
+        from cycleisp_runtime.picture_batch import denoise_picture_file
+        from cycleisp_runtime.picture_files import PICTURE_SUFFIXES as SUFFIXES
+
+        _refuse_options_of_raw(
+            {
+                "--noise": noise is not None,
+                "--strength": strength != 1,
+                "--keep-levels": keep_levels,
+                "--layout": layout is not None,
+                "--format dng": file_format == "dng",
+            }
+        )
+        sources = find_inputs(inputs, recursive=recursive, outside=output, suffixes=SUFFIXES)
+        jobs = plan_jobs(sources, output, file_format=file_format, suffixes=SUFFIXES, default=None)
+        with options.load_for_pictures(model) as pictures:
+            _run(
+                jobs,
+                lambda job, progress: denoise_picture_file(
+                    job, pictures, tile=tile, exact=exact, force=force, progress=progress
+                ),
+                as_json=as_json,
+            )
+        return
 
     sources = find_inputs(inputs, recursive=recursive, outside=output)
     jobs = plan_jobs(sources, output, file_format=file_format)
-    settings = BatchSettings(noise, strength, tile, keep_levels, layout, force)
+    settings = BatchSettings(noise, strength, tile, exact, keep_levels, layout, force)
+    with options.load(model) as denoiser:
+        _run(
+            jobs,
+            lambda job, progress: denoise_file(job, denoiser, settings, progress),
+            as_json=as_json,
+        )
+
+
+def _refuse_options_of_raw(given: Mapping[str, bool]) -> None:
+    for option, is_given in given.items():
+        if is_given:
+            raise SettingsError(
+                "only for RAW files; the model is for rendered pictures", subject=option
+            )
+
+
+def _run(
+    jobs: Sequence[Job],
+    denoise_one: Callable[[Job, TileProgress | None], Outcome],
+    *,
+    as_json: bool,
+) -> None:
+    """Do the jobs and say what became of each; exit with 1 if any failed."""
+    import msgspec
+
     failed = False
-    with (
-        Denoiser.load(model, threads=threads) as denoiser,
-        progress_of_frames(len(jobs)) as begin,
-    ):
+    with progress_of_frames(len(jobs)) as begin:
         for job in jobs:
-            outcome = denoise_file(job, denoiser, settings, begin(job.source.name))
+            outcome = denoise_one(job, begin(job.source.name))
             if as_json:
                 click.echo(msgspec.json.encode(outcome).decode())
             elif outcome.error is None:
@@ -148,12 +184,15 @@ def denoise(
 def _line(outcome: Outcome) -> str:
     """A file that was done, for people."""
     width, height = outcome.size or (0, 0)
+    seconds = sum(outcome.seconds.values())
+    if outcome.cfa is None:
+        return f"{outcome.input} -> {outcome.output}: {width}x{height}, {seconds:.1f} s"
     gain = outcome.expected_gain_db
     expected = "" if gain is None else f"expected gain {gain:.1f} dB, "
     return (
         f"{outcome.input} -> {outcome.output}: {outcome.camera or 'unknown camera'}, "
         f"{width}x{height} {outcome.cfa}, noise: {_noise_words(outcome.noise)}, "
-        f"{expected}levels x{outcome.level_scale}, {sum(outcome.seconds.values()):.1f} s"
+        f"{expected}levels x{outcome.level_scale}, {seconds:.1f} s"
     )
 
 
