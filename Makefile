@@ -15,7 +15,7 @@ DEMO := .venv-demo/ready-$(VERSION)
 DEVELOP := .venv/ready-$(VERSION)
 PIP := -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help demo test check lint types imports slow format mini quality corpus clean
+.PHONY: help demo test check lint types imports slow format mini quality corpus precision runtime soak rtx clean
 
 help:  ## print these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 18
@@ -56,6 +56,20 @@ quality: $(DEVELOP)  ## dB and ms per MP of the shipped models beside NLM and PM
 
 corpus: $(DEVELOP)  ## what becomes of every RAW file of a corpus, in a table
 	.venv/bin/python -m benchmarks.corpus --identity $(addprefix --data ,$(DATA))
+
+precision: $(DEVELOP)  ## what FP16 and INT8 cost in dB and save in time
+	.venv/bin/python -m benchmarks.precision $(addprefix --data ,$(DATA))
+
+runtime: $(DEVELOP)  ## what the runtime costs beyond the network, and its peak memory
+	.venv/bin/python -m benchmarks.runtime_overhead
+	.venv/bin/python -m benchmarks.memory
+
+soak: $(DEVELOP)  ## 10,000 streamed frames: memory and p99
+	.venv/bin/python -m benchmarks.stream_soak
+
+rtx: $(DEVELOP)  ## engines by the real TensorRT-RTX, without a GPU
+	.venv/bin/python $(PIP) tensorrt-rtx
+	.venv/bin/python -m pytest tests/runtime/test_trt_real.py tests/runtime/test_cuda_drivers.py tests/export/test_rtx_engines.py -m "slow or not slow"
 
 clean:  ## remove the environments, caches and outputs
 	rm -rf .venv .venv-demo build dist out *.egg-info .*_cache .hypothesis

@@ -3,8 +3,8 @@
 INT8 is calibrated on the photographs that trained the RAW networks, layers are chosen on others of
 that folder, and losses are of the test photographs. FP16 is computed with true FP16 values; ONNX
 Runtime on a CPU would compute it in FP32. Networks that pool over the frame have no INT8, and are
-judged on every sixth photograph. sRGB networks of the edge have random weights, for none were
-trained: their losses say that the road works, and nothing about a trained one.
+judged on fewer photographs. Those of size full have random weights, for none were trained: their
+losses say that the road works, and nothing about a trained one.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ SIDE = 512
 """Packed samples, or pixels, of the frame that is timed."""
 
 TIMED_RUNS = 5
-EVERY = 6
-"""Of the test photographs, those that networks that pool are judged on: each takes seconds."""
+JUDGED_EVERY = {"tiny": 1, "edge": 1, "small": 6, "full": 16}
+"""Of the photographs, every n-th judges a network of this size: a large one takes seconds each."""
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,20 @@ class Network:
             torch.manual_seed(0)
             return exportable(create_model(kind, self.size).eval().requires_grad_(False))
 
+    def judges(self, folder: Path, pattern: str = "*") -> list[npt.NDArray[np.float32]]:
+        """Clean tiles of the photographs of a folder that judge it."""
+        return read_clean_tiles(folder, self.task, pattern)[:: JUDGED_EVERY[self.size]]
+
 
 NETWORKS = {
     "RAW tiny": Network("raw", "tiny", "tiny/raw_denoiser.safetensors"),
     "RAW edge": Network("raw", "edge", "edge/raw_denoiser.safetensors"),
     "RAW small": Network("raw", "small", "small/raw_denoiser.safetensors"),
-    "sRGB tiny, random": Network("srgb", "tiny", None),
-    "sRGB edge, random": Network("srgb", "edge", None),
+    "RAW full, random": Network("raw", "full", None),
+    "sRGB tiny": Network("srgb", "tiny", "srgb_tiny/srgb_denoiser.safetensors"),
+    "sRGB edge": Network("srgb", "edge", "srgb_edge/srgb_denoiser.safetensors"),
     "sRGB small": Network("srgb", "small", "small/srgb_denoiser.safetensors"),
+    "sRGB full, random": Network("srgb", "full", None),
 }
 
 
@@ -144,9 +150,7 @@ def _exported(
         proto = model.graph({})
         parity(model, OnnxGraph(proto))
         return proto, []
-    chosen_on = read_clean_tiles(data / "photos_train", network.task, "b_*")
-    if network.pools:
-        chosen_on = chosen_on[::EVERY]
+    chosen_on = network.judges(data / "photos_train", "b_*")
     reducer = Reducer(model, {}, NOISE if network.task == "raw" else None, chosen_on)
     if precision == "fp16":
         reduced = reducer.half()
@@ -174,9 +178,7 @@ def measure(network: Network, data: Path) -> dict[Precision, Row]:
         name: TypedGraph(proto) if name == "fp16" else OnnxGraph(proto)
         for name, proto in protos.items()
     }
-    clean = read_clean_tiles(data / "photos_test", network.task)
-    if network.pools:
-        clean = clean[::EVERY]
+    clean = network.judges(data / "photos_test")
     judged = JudgedTiles(model, clean, exact)
     times = _times(model, {name: found[0] for name, found in exported.items()})
     rows = {}

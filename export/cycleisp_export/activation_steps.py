@@ -1,17 +1,16 @@
-"""How far apart the 255 values are that an INT8 convolution takes, from a calibration set."""
+"""How far apart the 255 values are that INT8 has for a tensor, from a calibration set."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import torch
 from torch import Tensor
 
-from cycleisp_export.graph import INT8_MOST, NOISE_SCALE, NOISY, VARIANCE
+from cycleisp_export.graph import INT8_MOST, NOISY
 from cycleisp_export.typed_graph import TypedGraph
 from cycleisp_runtime.errors import CalibrationError
 
@@ -39,53 +38,48 @@ _Arrays = Mapping[str, npt.NDArray[np.float32]]
 
 
 def activation_steps(
-    graph: TypedGraph, proto: onnx.ModelProto, tiles: _Arrays, method: CalibrationMethod
+    graph: TypedGraph, tensors: Collection[str], tiles: _Arrays, method: CalibrationMethod
 ) -> dict[str, float]:
-    """The quantisation step of the input of every convolution, by the convolution's name.
+    """The quantisation step of every tensor, by its name.
 
     Two passes over the tiles, one after the other, so that memory does not grow with their number:
-    one for the largest magnitude of each input, one for the histogram below it.
+    one for the largest magnitude of each tensor, one for the histogram below it.
 
     Args:
         graph: of FP32.
-        proto: what it was made from.
-        tiles: ``noisy`` and ``variance`` (N, 4, h, w), ``noise_scale`` (N, 1, 1, 1), float32.
+        tensors: names of those that are to be rounded; each is put out by a node.
+        tiles: the graph's inputs by name, float32, N tiles in each.
         method: how far the range goes: to the largest magnitude, to PERCENTILE, or to where least
             information is lost.
 
     Raises:
-        CalibrationError: where an input is 0 on all tiles.
+        CalibrationError: where a tensor is 0 on all tiles.
     """
-    taken_by = {node.input[0]: node.name for node in proto.graph.node if node.op_type == "Conv"}
-    largest = dict.fromkeys(taken_by.values(), 0.0)
-    counts = {name: np.zeros(_BINS) for name in largest}
+    largest = dict.fromkeys(tensors, 0.0)
+    counts = {name: np.zeros(_BINS) for name in tensors}
 
     def widen(name: str, tensor: Tensor) -> None:
-        if name in taken_by:
-            conv = taken_by[name]
-            largest[conv] = max(largest[conv], float(tensor.abs().max()))
+        if name in largest:
+            largest[name] = max(largest[name], float(tensor.abs().max()))
 
     def count(name: str, tensor: Tensor) -> None:
-        if name in taken_by:
-            conv = taken_by[name]
-            counts[conv] += torch.histc(tensor.abs(), _BINS, 0, largest[conv]).numpy()
+        if name in counts:
+            counts[name] += torch.histc(tensor.abs(), _BINS, 0, largest[name]).numpy()
 
     _over(tiles, graph, widen)
-    dead = [conv for conv, magnitude in largest.items() if magnitude == 0]
+    dead = [name for name, magnitude in largest.items() if magnitude == 0]
     if dead:
-        raise CalibrationError("the input of a layer is 0 on every tile", subject=dead[0])
+        raise CalibrationError("what a layer takes or gives is 0 on every tile", subject=dead[0])
     if method == "minmax":
-        return {conv: magnitude / INT8_MOST for conv, magnitude in largest.items()}
+        return {name: magnitude / INT8_MOST for name, magnitude in largest.items()}
     _over(tiles, graph, count)
     bins = percentile_bins if method == "percentile" else entropy_bins
-    return {conv: largest[conv] * bins(counts[conv]) / _BINS / INT8_MOST for conv in largest}
+    return {name: largest[name] * bins(counts[name]) / _BINS / INT8_MOST for name in largest}
 
 
 def _over(tiles: _Arrays, graph: TypedGraph, observe: Callable[[str, Tensor], None]) -> None:
     for index in range(len(tiles[NOISY])):
-        one = slice(index, index + 1)
-        noisy, variance = tiles[NOISY][one], tiles[VARIANCE][one]
-        graph(noisy, variance, tiles[NOISE_SCALE][one], observe=observe)
+        graph({name: array[index : index + 1] for name, array in tiles.items()}, observe=observe)
 
 
 def percentile_bins(counts: _Counts) -> int:

@@ -1,4 +1,4 @@
-"""``cycleisp export``: a training run to a bundle."""
+"""``cycleisp export``: a trained denoiser to a bundle, and what is wrong with one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from cycleisp_export.explain_command import explain
+from cycleisp_runtime.cli.default_group import DefaultGroup
 
 if TYPE_CHECKING:
     from cycleisp_export.activation_steps import CalibrationMethod
@@ -19,14 +22,14 @@ def _listed_precisions(
 ) -> tuple[str, ...]:
     """The names in a list with commas, without fp32."""
     names = value.split(",")
-    unknown = set(names) - {"fp32", "fp16", "int8"}
+    unknown = set(names) - {"fp32", "fp16", "int8", "int8-cpu"}
     if unknown:
-        raise click.BadParameter(f"{', '.join(sorted(unknown))}: not fp32, fp16 or int8")
-    return tuple(name for name in ("fp16", "int8") if name in names)
+        raise click.BadParameter(f"{', '.join(sorted(unknown))}: not fp32, fp16, int8 or int8-cpu")
+    return tuple(name for name in ("fp16", "int8", "int8-cpu") if name in names)
 
 
-@click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.command("export")
+@click.argument("model", type=click.Path(path_type=Path))
 @click.option(
     "-o",
     "--output",
@@ -38,11 +41,17 @@ def _listed_precisions(
 @click.option("--data", required=True, help="What it was trained on, in words, for the card.")
 @click.option("--data-license", required=True, help="The licence of that data.")
 @click.option(
+    "--license",
+    "license_name",
+    metavar="NAME",
+    help="The licence of the weights. By default Apache-2.0, for imported weights their terms.",
+)
+@click.option(
     "--quality",
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="What benchmarks/quality.py --json wrote about these weights. By default the card states "
-    "the run's own last validation.",
+    "the run's own last validation; for weights without a run it is measured on --photographs.",
 )
 @click.option(
     "--precision",
@@ -50,8 +59,9 @@ def _listed_precisions(
     default="fp32",
     show_default=True,
     callback=_listed_precisions,
-    metavar="fp32,fp16,int8",
-    help="What to export; FP32 is always among it.",
+    metavar="fp32,fp16,int8,int8-cpu",
+    help="What to export; FP32 is always among it. int8 is for TensorRT, int8-cpu for ONNX "
+    "Runtime on CPUs.",
 )
 @click.option(
     "--photographs",
@@ -80,28 +90,45 @@ def _listed_precisions(
     show_default=True,
     help="What INT8 may lose at any noise level; as few layers as that needs stay FP16.",
 )
+@click.option(
+    "--qat",
+    "fine_tuning_steps",
+    type=click.IntRange(min=1),
+    metavar="STEPS",
+    help="Fine-tune the weights of INT8 for so many steps on what the run learned from; edge "
+    "networks only.",
+)
 @click.option("--force", is_flag=True, help="Replace a bundle that exists.")
-def export(
-    run: Path,
+def export_bundle(
+    model: Path,
     output: Path,
     data: str,
     data_license: str,
+    license_name: str | None,
     quality: Path | None,
     precisions: tuple[LowerPrecision, ...],
     photographs: Path | None,
     calibration: Path | None,
     method: CalibrationMethod,
     max_loss_db: float,
+    fine_tuning_steps: int | None,
     force: bool,
 ) -> None:
-    """Export the network that was trained in the folder RUN as a bundle for the runtime.
+    """Export the denoiser MODEL as a bundle for the runtime.
+
+    MODEL is the folder of a run of cycleisp train, or a file NAME.safetensors of such a run or of
+    cycleisp weights import; for RAW or sRGB, of any size.
 
     The graph is compared with the torch network, the context that tiles need and the loss of each
     precision are measured first; nothing is written where a check fails.
+
+    cycleisp export explain BUNDLE tells which layer makes a precision bad.
     """
-    from cycleisp_export.package import export_run
+    from cycleisp_export.fine_tuning import FineTuning
+    from cycleisp_export.package import Origin, export_model
     from cycleisp_export.precisions import LowerPrecisions
 
+    run = model if model.is_dir() else model.parent
     lower = LowerPrecisions(
         precisions,
         photographs,
@@ -109,13 +136,14 @@ def export(
         method,
         max_loss_db,
         progress=lambda sentence: click.echo(sentence, err=True),
+        fine_tuning=None if fine_tuning_steps is None else FineTuning(run, fine_tuning_steps),
     )
-    exported = export_run(
-        run,
+    exported = export_model(
+        model,
         output,
-        data=data,
-        data_license=data_license,
+        origin=Origin(data, data_license, license_name),
         quality=quality,
+        photographs=photographs,
         force=force,
         lower=lower if precisions else None,
     )
@@ -124,10 +152,17 @@ def export(
     click.echo(
         f"{output}: {record.parameters} parameters, {record.kmac_per_sample} kMAC per sample"
     )
-    click.echo(f"largest difference from torch: {exported.parity:.1e} of the noise")
-    click.echo(
-        f"halo: {halo.for_90_db} for 90 dB, {halo.for_120_db} for 120 dB, {halo.exact} exact"
-    )
+    click.echo(f"largest difference from torch: {exported.parity}")
+    exact = "" if halo.exact is None else f", {halo.exact} exact"
+    click.echo(f"halo: {halo.for_90_db} for 90 dB, {halo.for_120_db} for 120 dB{exact}")
+    if record.pooling is not None:
+        click.echo(
+            f"gates of every {record.pooling.decimation}th sample: tiles agree with the frame to "
+            f"{record.pooling.agreement_db:.1f} dB"
+        )
     for precision, file in record.precisions.items():
         if file.reduction is not None:
             click.echo(f"{precision} loses {file.reduction.loss_in_words()}")
+
+
+export = DefaultGroup(export_bundle, explain)

@@ -1,17 +1,17 @@
-"""The ONNX graph of an edge denoiser, built node by node from its weights.
+"""ONNX graphs, written node by node from a network's weights.
 
 Written out rather than traced: every node has a name that says what it is, pixel-unshuffle becomes
 one SpaceToDepth instead of a chain of reshapes, and no path of the exporting machine gets into the
 file. Opset 17 is read by every ONNX Runtime and TensorRT that the runtime supports.
 
 The file itself says in which type every node computes, as strongly typed networks of TensorRT want
-it. Noise normalisation and the final addition are FP32 in all of them; what lies between may be
-FP16, and convolutions may take INT8 (``NumberTypes``).
+it. What is brought to the network's units and the final addition are FP32 in all of them; what lies
+between, the features, may be FP16, and convolutions may take INT8 (``NumberTypes``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,21 +20,20 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from cycleisp.models.edge import MEAN_WINDOW, SIGNAL_RANGE, EdgeDenoiser
 from cycleisp_runtime.bundle import TensorNames
 
 __all__ = [
     "DENOISED",
-    "FIRST_FEATURES",
+    "GATES",
     "INT8_MOST",
-    "LAST_FEATURES",
     "NOISE_SCALE",
     "NOISY",
     "OPSET",
     "TENSORS",
     "VARIANCE",
+    "Graph",
     "NumberTypes",
-    "edge_graph",
+    "rounded_weight",
 ]
 
 OPSET = 17
@@ -42,11 +41,10 @@ IR_VERSION = 8
 """The IR of opset 17's release; older runtimes refuse a newer one."""
 
 NOISY, VARIANCE, NOISE_SCALE, DENOISED = "noisy", "variance", "noise_scale", "denoised"
+GATES = "gates"
 
 TENSORS = TensorNames(noisy=NOISY, denoised=DENOISED, variance=VARIANCE, noise_scale=NOISE_SCALE)
-
-FIRST_FEATURES, LAST_FEATURES = "cells", "residual_units"
-"""The first and the last of the nodes that may compute in FP16."""
+"""Of the RAW edge denoisers."""
 
 INT8_MOST = 127
 """Steps on each side of zero: symmetric, as TensorRT wants it."""
@@ -56,7 +54,7 @@ _SUFFIX: dict[int, str] = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16
 
 @dataclass(frozen=True)
 class NumberTypes:
-    """In which type each node between the noise normalisation and the final addition computes.
+    """In which type each of a network's features is computed.
 
     Attributes:
         half: FP16 instead of FP32.
@@ -70,16 +68,51 @@ class NumberTypes:
     steps: Mapping[str, float] = field(default_factory=dict)
 
 
-class _Graph:
-    """Nodes and constants in the order in which they are added, and the type of every tensor."""
+class Graph:
+    """Nodes and constants in the order in which they are added, and the type of every tensor.
 
-    def __init__(self, types: NumberTypes) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-        self._types = types
-        self._type_of: dict[str, int] = dict.fromkeys(
-            (NOISY, VARIANCE, NOISE_SCALE), TensorProto.FLOAT
+    Args:
+        types: what is not FP32. Inputs and output are FP32 in any case.
+        inputs: shape of every input by its name; batch, height and width are words.
+    """
+
+    def __init__(self, types: NumberTypes, inputs: Mapping[str, Sequence[int | str]]) -> None:
+        self._types, self._inputs = types, inputs
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: list[onnx.TensorProto] = []
+        self._type_of: dict[str, int] = dict.fromkeys(inputs, TensorProto.FLOAT)
+
+    def model(
+        self, name: str, output: str, shape: Sequence[int | str], metadata: Mapping[str, str]
+    ) -> onnx.ModelProto:
+        """A file's content: all that the output depends on.
+
+        Args:
+            name: of the graph.
+            output: the tensor that it puts out, FP32.
+            shape: of the output.
+            metadata: written into the file for people and programs that find it alone.
+        """
+        inputs = [
+            helper.make_tensor_value_info(each, TensorProto.FLOAT, sizes)
+            for each, sizes in self._inputs.items()
+        ]
+        outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, shape)]
+        needed = {output}
+        nodes: list[onnx.NodeProto] = []
+        for node in reversed(self._nodes):
+            if node.output[0] in needed:
+                needed.update(node.input)
+                nodes.insert(0, node)
+        constants = [each for each in self._constants if each.name in needed]
+        proto = helper.make_model(
+            helper.make_graph(nodes, name, inputs, outputs, constants),
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+            producer_name="cycleisp",
         )
+        helper.set_model_props(proto, dict(metadata))
+        return proto
 
     def node(self, kind: str, inputs: list[str], output: str, **attributes: object) -> str:
         """A node that computes in FP32."""
@@ -89,33 +122,51 @@ class _Graph:
         """A node that computes in the type of the features."""
         return self._typed(self._feature_type(output), kind, inputs, output, **attributes)
 
-    def constant(self, name: str, value: npt.NDArray[np.float32 | np.float16 | np.int8]) -> str:
+    def constant(self, name: str, value: npt.NDArray[np.generic]) -> str:
+        """A constant of the type that the array has."""
         tensor = numpy_helper.from_array(value, name)
-        self.constants.append(tensor)
+        self._constants.append(tensor)
         self._type_of[name] = tensor.data_type
         return name
 
     def conv(
         self, features: str, conv: nn.Module, name: str, order: list[int] | None = None
     ) -> str:
-        """A 3x3 convolution; ``order`` picks its input channels in another order."""
+        """A convolution that keeps the size; ``order`` is that of its input channels."""
         weight = conv.get_parameter("weight").detach().numpy()
         if order is not None:
             weight = np.ascontiguousarray(weight[:, order])
-        half = self._feature_type(name) == TensorProto.FLOAT16
         step = self._types.steps.get(name)
         if step is not None:
             features = self._quantised(features, f"{name}.input", step)
             weights = self._quantised_weight(weight, f"{name}.weight")
         else:
-            weights = self.constant(f"{name}.weight", weight.astype(np.float16) if half else weight)
-        bias = conv.get_parameter("bias").detach().numpy()
-        inputs = [
-            features,
-            weights,
-            self.constant(f"{name}.bias", bias.astype(np.float16) if half else bias),
+            weights = self._number(f"{name}.weight", weight, name)
+        inputs = [features, weights]
+        if conv.bias is not None:
+            bias = conv.get_parameter("bias").detach().numpy()
+            inputs.append(self._number(f"{name}.bias", bias, name))
+        side = weight.shape[-1]
+        return self.feature("Conv", inputs, name, kernel_shape=[side, side], pads=[side // 2] * 4)
+
+    def prelu(self, features: str, prelu: nn.Module, name: str) -> str:
+        """The input where it is positive, elsewhere times a slope per channel."""
+        slope = prelu.get_parameter("weight").detach().numpy()[:, None, None]
+        inputs = [features, self._number(f"{name}.slope", slope, name)]
+        return self.feature("PRelu", inputs, name)
+
+    def channels(self, tensor: str, first: int, stop: int, output: str) -> str:
+        """A tensor's channels from ``first`` up to ``stop``, in its own type."""
+        bounds = [
+            self.constant(f"{output}.{name}", np.array([value], np.int64))
+            for name, value in (("first", first), ("stop", stop), ("axis", 1))
         ]
-        return self.feature("Conv", inputs, name, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+        return self._plain(self._type_of[tensor], "Slice", [tensor, *bounds], output)
+
+    def _number(self, name: str, value: npt.NDArray[np.float32], of: str) -> str:
+        """A constant in the type that the node ``of`` computes in."""
+        half = self._feature_type(of) == TensorProto.FLOAT16
+        return self.constant(name, value.astype(np.float16) if half else value)
 
     def _feature_type(self, name: str) -> int:
         half = self._types.half and name not in self._types.single
@@ -142,7 +193,7 @@ class _Graph:
     ) -> str:
         node = helper.make_node(kind, inputs, [output], name=output)
         node.attribute.extend(helper.make_attribute(*each) for each in attributes.items())
-        self.nodes.append(node)
+        self._nodes.append(node)
         self._type_of[output] = produced
         return output
 
@@ -155,9 +206,7 @@ class _Graph:
         return self._plain(TensorProto.FLOAT, "DequantizeLinear", [whole, scale, zero], name)
 
     def _quantised_weight(self, weight: npt.NDArray[np.float32], name: str) -> str:
-        largest = np.abs(weight).max(axis=(1, 2, 3))
-        steps = np.where(largest > 0, largest / INT8_MOST, 1).astype(np.float32)
-        whole = np.rint(weight / steps[:, None, None, None]).astype(np.int8)
+        whole, steps = rounded_weight(weight)
         inputs = [
             self.constant(f"{name}.int8", whole),
             self.constant(f"{name}.steps", steps),
@@ -166,83 +215,10 @@ class _Graph:
         return self._plain(TensorProto.FLOAT, "DequantizeLinear", inputs, name, axis=0)
 
 
-def edge_graph(
-    model: EdgeDenoiser, metadata: Mapping[str, str], types: NumberTypes | None = None
-) -> onnx.ModelProto:
-    """The network as ONNX, batch, height and width dynamic, inputs and output named by TENSORS.
-
-    Args:
-        model: the network; float32 weights on the CPU.
-        metadata: written into the file for people and programs that find it alone.
-        types: what is not FP32; None for nothing. Inputs and output are FP32 in any case.
-    """
-    graph = _Graph(types or NumberTypes())
-    residual = _body(graph, model, _conditioned_input(graph))
-    scaled = graph.node("Mul", [residual, NOISE_SCALE], "residual")
-    graph.node("Add", [NOISY, scaled], DENOISED)
-
-    frame = ("batch", 4, "height", "width")
-    float32 = TensorProto.FLOAT
-    inputs = [
-        helper.make_tensor_value_info(NOISY, float32, frame),
-        helper.make_tensor_value_info(VARIANCE, float32, frame),
-        helper.make_tensor_value_info(NOISE_SCALE, float32, ("batch", 1, 1, 1)),
-    ]
-    outputs = [helper.make_tensor_value_info(DENOISED, float32, frame)]
-    proto = helper.make_model(
-        helper.make_graph(graph.nodes, "edge_denoiser", inputs, outputs, graph.constants),
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name="cycleisp",
-    )
-    helper.set_model_props(proto, dict(metadata))
-    return proto
-
-
-def _conditioned_input(graph: _Graph) -> str:
-    """Mean-free signal and deviation in units of the noise scale, at half the packed resolution."""
-    mean = graph.node(
-        "AveragePool",
-        [NOISY],
-        "local_mean",
-        kernel_shape=[MEAN_WINDOW, MEAN_WINDOW],
-        pads=[MEAN_WINDOW // 2] * 4,
-        count_include_pad=0,
-    )
-    detail = graph.node("Sub", [NOISY, mean], "detail")
-    unit = graph.node(
-        "Mul",
-        [NOISE_SCALE, graph.constant("signal_range", np.array(SIGNAL_RANGE, np.float32))],
-        "signal_unit",
-    )
-    limits = [
-        graph.constant("signal_low", np.array(-SIGNAL_RANGE, np.float32)),
-        graph.constant("signal_high", np.array(SIGNAL_RANGE, np.float32)),
-    ]
-    signal = graph.node("Clip", [graph.node("Div", [detail, unit], "units"), *limits], "signal")
-    sigma = graph.node("Sqrt", [VARIANCE], "sigma")
-    deviation = graph.node("Div", [sigma, NOISE_SCALE], "deviation")
-    planes = graph.node("Concat", [signal, deviation], "planes", axis=1)
-    return graph.feature("SpaceToDepth", [planes], FIRST_FEATURES, blocksize=2)
-
-
-def _body(graph: _Graph, model: EdgeDenoiser, cells: str) -> str:
-    """Head, residual groups with a long skip, tail: the residual in units of the noise scale."""
-    # SpaceToDepth counts its output channels cell position first, pixel_unshuffle plane first.
-    unshuffled = [plane * 4 + position for position in range(4) for plane in range(8)]
-    head = graph.conv(cells, model.head, "head", unshuffled)
-    features = head
-    for group_index in range(model.groups):
-        group, of_group = f"group{group_index}", f"body.{group_index}.body"
-        entry = features
-        for block_index in range(model.blocks):
-            block, of_block = f"{group}.block{block_index}", f"{of_group}.{block_index}.body"
-            inner = graph.conv(features, model.get_submodule(f"{of_block}.0"), f"{block}.conv0")
-            inner = graph.feature("Relu", [inner], f"{block}.relu")
-            inner = graph.conv(inner, model.get_submodule(f"{of_block}.2"), f"{block}.conv1")
-            features = graph.feature("Add", [inner, features], block)
-        last = model.get_submodule(f"{of_group}.{model.blocks}")
-        features = graph.feature("Add", [graph.conv(features, last, f"{group}.conv"), entry], group)
-    features = graph.feature("Add", [features, head], "body")
-    tail = graph.conv(features, model.tail, "tail")
-    return graph.feature("DepthToSpace", [tail], LAST_FEATURES, blocksize=2, mode="CRD")
+def rounded_weight(
+    weight: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """A convolution's weight (O, I, h, w) in INT8, and the step of each output channel."""
+    largest = np.abs(weight).max(axis=(1, 2, 3))
+    steps = np.where(largest > 0, largest / INT8_MOST, 1).astype(np.float32)
+    return np.rint(weight / steps[:, None, None, None]).astype(np.int8), steps

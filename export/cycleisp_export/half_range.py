@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 from torch import Tensor
 
-from cycleisp.noise import UNPROCESSING, noisy_samples, variance_map
-from cycleisp_export.graph import FIRST_FEATURES, LAST_FEATURES
+from cycleisp.noise import LEVELS, UNPROCESSING, noisy_samples, variance_map
+from cycleisp_export.exportable import Exportable, Inputs, dead_leaves
+from cycleisp_export.graph import NOISE_SCALE
 from cycleisp_export.typed_graph import TypedGraph
-from cycleisp_export.verify import dead_leaves
 from cycleisp_runtime.bundle import NoiseRange
 from cycleisp_runtime.errors import BackendError
 
@@ -25,18 +24,22 @@ HALF_MOST = 65504.0 / 4
 _SIDE = 48
 _LEVELS_OF_NOISE = 4
 
-_Inputs = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]
+_UNTOLD = (LEVELS["low"][0], LEVELS["high"][0])
+"""Smallest and largest shot where the network is told of no noise."""
 
 
-def nodes_beyond_half(graph: TypedGraph, proto: onnx.ModelProto, noise: NoiseRange) -> list[str]:
+def nodes_beyond_half(
+    network: Exportable, graph: TypedGraph, proto: onnx.ModelProto, noise: NoiseRange | None
+) -> list[str]:
     """Names of the nodes that would compute in FP16 with values or weights above HALF_MOST.
 
-    In the graph's order; the noise normalisation and the final addition are not among them.
+    In the graph's order; what stands before and behind the features is not among them.
 
     Args:
+        network: says what its inputs and its features are.
         graph: of FP32.
         proto: what it was made from.
-        noise: that training covered.
+        noise: that training covered; None for a network that is told of none.
     """
     largest = {
         tensor.name: float(np.abs(numpy_helper.to_array(tensor)).max())
@@ -46,10 +49,11 @@ def nodes_beyond_half(graph: TypedGraph, proto: onnx.ModelProto, noise: NoiseRan
     def observe(name: str, tensor: Tensor) -> None:
         largest[name] = max(largest.get(name, 0.0), float(tensor.abs().max()))
 
-    for _, inputs in _hard_frames(noise):
-        graph(*inputs, observe=observe)
+    for _, inputs in _hard_frames(network, noise):
+        graph(inputs, observe=observe)
     names = [node.name for node in proto.graph.node]
-    features = set(names[names.index(FIRST_FEATURES) : names.index(LAST_FEATURES) + 1])
+    first, last = map(names.index, network.features)
+    features = set(names[first : last + 1])
     return [
         node.name
         for node in proto.graph.node
@@ -58,51 +62,53 @@ def nodes_beyond_half(graph: TypedGraph, proto: onnx.ModelProto, noise: NoiseRan
     ]
 
 
-def check_half_range(graph: TypedGraph, noise: NoiseRange) -> None:
+def check_half_range(network: Exportable, graph: TypedGraph, noise: NoiseRange | None) -> None:
     """Nothing, where a graph with FP16 in it puts out numbers on every hard frame.
 
     Raises:
         BackendError: naming the first node that does not, and the frame.
     """
-    for frame, inputs in _hard_frames(noise):
+    for frame, inputs in _hard_frames(network, noise):
         broken: list[str] = []
 
         def observe(name: str, tensor: Tensor, broken: list[str] = broken) -> None:
             if not tensor.isfinite().all():
                 broken.append(name)
 
-        graph(*inputs, observe=observe)
+        graph(inputs, observe=observe)
         if broken:
             raise BackendError(
                 "the network leaves the range of FP16", subject=broken[0], met=f"on {frame}"
             )
 
 
-def _hard_frames(noise: NoiseRange) -> Iterator[tuple[str, _Inputs]]:
+def _hard_frames(network: Exportable, noise: NoiseRange | None) -> Iterator[tuple[str, Inputs]]:
     """Frames with a name, as inputs, over the range of noise from its lowest to its highest."""
+    lowest, highest = (noise.shot_min, noise.shot_max) if noise else _UNTOLD
     rng = np.random.default_rng(2)
-    shape = (1, 4, _SIDE, _SIDE)
-    checkers = np.indices((_SIDE, _SIDE)).sum(axis=0) % 2
+    channels = network.channels
+    shape = (1, channels, _SIDE, _SIDE)
+    checkers = (np.indices((_SIDE, _SIDE)).sum(axis=0) % 2).astype(np.float32)
     spot = np.zeros(shape, np.float32)
     spot[..., _SIDE // 2, _SIDE // 2] = 1
     clean = {
         "a flat frame": np.full(shape, 0.2, np.float32),
         "a black frame": np.zeros(shape, np.float32),
         "a clipped frame": np.ones(shape, np.float32),
-        "a frame of random discs": dead_leaves(rng, _SIDE, _SIDE)[None],
-        "a chequered frame": np.broadcast_to(checkers, shape).astype(np.float32),
+        "a frame of random discs": dead_leaves(rng, channels, _SIDE, _SIDE)[None],
+        "a chequered frame": np.broadcast_to(checkers, shape).copy(),
         "a bright spot on black": spot,
         "a frame far above white": np.full(shape, 16, np.float32) * checkers,
     }
-    for shot in np.geomspace(noise.shot_min, noise.shot_max, _LEVELS_OF_NOISE):
+    for shot in np.geomspace(lowest, highest, _LEVELS_OF_NOISE):
         read = UNPROCESSING.read(shot)
         for name, samples in clean.items():
             for frame, noisy in (
                 (f"{name}, noisy", noisy_samples(samples, shot, read, rng)),
                 (f"{name}, without noise", samples),
             ):
-                variance = variance_map(noisy, shot, read)
-                # In a whole frame that is black elsewhere the scale is that of black.
-                of_variance = np.array(read) if samples is spot else variance.mean()
-                scale = np.sqrt(of_variance).astype(np.float32).reshape(1, 1, 1, 1)
-                yield f"{frame}, shot {shot:.1g}", (noisy, variance, scale)
+                inputs = network.inputs(noisy, variance_map(noisy, shot, read))
+                if samples is spot and NOISE_SCALE in inputs:
+                    # In a whole frame that is black elsewhere the scale is that of black.
+                    inputs[NOISE_SCALE] = np.full((1, 1, 1, 1), np.sqrt(read), np.float32)
+                yield f"{frame}, shot {shot:.1g}", inputs

@@ -59,11 +59,11 @@ def convert(
 ) -> None:
     """Convert BUNDLE, a folder or the name of a shipped model, for other programs.
 
-    darktable: a RAW denoiser for its neural restore. triton: a model of Triton Inference Server,
-    with the inputs of the network. one-input: a plain ONNX that takes one tensor.
+    darktable: for its neural restore. triton: a model of Triton Inference Server, with the inputs
+    of the network. one-input: a plain ONNX that takes one tensor.
 
-    darktable and one-input feed no noise, so that it is baked in: give --noise, or --profile and
-    --iso.
+    darktable and one-input feed no noise, so that it is baked in where a RAW network must be told
+    of it: give --noise, or --profile and --iso.
     """
     from cycleisp_export.baked_noise import baked_noise
     from cycleisp_export.darktable import write_darktable
@@ -75,17 +75,24 @@ def convert(
     if mosaic is not None and target != "one-input":
         raise SettingsError("only one-input takes a mosaic", subject="--mosaic", met=target)
     source = find_bundle(bundle)
+    told = source.record.task == "raw"
+    if mosaic is not None and not told:
+        raise SettingsError("a network for pictures takes no mosaic", subject="--mosaic")
+    baked = None
+    if told and target != "triton":
+        baked = baked_noise(noise, profile, iso)
+    elif (noise, profile, iso) != (None, None, None):
+        reason = "triton takes the noise with every request" if told else "sRGB has no noise model"
+        raise SettingsError(reason, met="baked-in noise")
     if target == "triton":
-        if (noise, profile, iso) != (None, None, None):
-            raise SettingsError("triton takes the noise with every request", met="baked-in noise")
         write_triton(source, output, force=force)
-        click.echo(f"{output}: {source.record.name} for triton")
-        return
-    baked = baked_noise(noise, profile, iso)
-    if target == "darktable":
+    elif target == "darktable":
         write_darktable(source, baked, output, force=force)
     else:
         write_one_input(source, baked, Phase(mosaic) if mosaic else None, output, force=force)
+    if baked is None:
+        click.echo(f"{output}: {source.record.name} for {target}")
+        return
     click.echo(f"{output}: {source.record.name} for {target}, {printable(str(baked))}")
     trained = source.record.noise_range
     doubt = None if trained is None else trained.doubt(baked.model.mean_shot)

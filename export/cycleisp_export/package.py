@@ -1,44 +1,80 @@
-"""From a training run to a bundle: graph, checks, record and card, put in place as one step."""
+"""From a trained denoiser to a bundle: graph, checks, record, documents, put in place as one."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 
 import msgspec
 import onnx
 
-from cycleisp.models.edge import EdgeDenoiser
-from cycleisp.models.storage import load_network
-from cycleisp.training.raw_denoiser import RawDenoiserSettings
-from cycleisp.training.settings import read_recipe, resolve_settings
 from cycleisp_export.card import model_card
+from cycleisp_export.exportable import Exportable, exportable
 from cycleisp_export.folder import write_folder
-from cycleisp_export.graph import OPSET, TENSORS, edge_graph
-from cycleisp_export.precisions import LowerPrecisions, lower_precisions
-from cycleisp_export.quality import benchmark_quality, last_validation, validation_quality
-from cycleisp_export.verify import OnnxGraph, check_graph, measured_halo, parity
+from cycleisp_export.graph import OPSET
+from cycleisp_export.loss import read_clean_tiles
+from cycleisp_export.precisions import LowerPrecisions, lower_precisions, stated_on
+from cycleisp_export.quality import benchmark_quality, measured_quality
+from cycleisp_export.report_page import report_documents
+from cycleisp_export.trained import Trained, load_trained
+from cycleisp_export.verify import (
+    OnnxGraph,
+    Parity,
+    check_graph,
+    gates_agreement,
+    measured_halo,
+    parity,
+)
 from cycleisp_runtime.bundle import (
     Bundle,
     BundleRecord,
+    Halo,
     ListedFile,
     ModelFile,
-    NoiseRange,
+    Pooling,
     Precision,
     Provenance,
+    Quality,
     Reduction,
     encode,
 )
-from cycleisp_runtime.errors import InputError, OutputError, SettingsError
+from cycleisp_runtime.errors import OutputError, SettingsError
 
-__all__ = ["Exported", "export_run"]
+__all__ = ["Exported", "Origin", "export_model"]
 
-NORMALISATION = (
-    "x = (DN - black) / (white - black) per CFA position, float32, not clipped; planes R, Gr, Gb, B"
-)
-VARIANCE = "v = shot * max(x, 0) + read from the noisy samples; noise_scale = sqrt(mean of v)"
+NORMALISATION = {
+    "raw": "x = (DN - black) / (white - black) per CFA position, float32, not clipped; "
+    "planes R, Gr, Gb, B",
+    "srgb": "x = code / 255 of 8 bits sRGB, float32; planes R, G, B",
+}
+VARIANCE = "v = shot * max(x, 0) + read from the noisy samples"
+NOISE_SCALE = "; noise_scale = sqrt(mean of v)"
+
+_TASKS = {"raw": "RAW denoiser", "srgb": "sRGB denoiser"}
+
+PLANES = {"raw": "R Gr Gb B", "srgb": "R G B"}
+
+STATISTICS = "statistics.onnx"
+
+DECIMATION = 4
+"""Of the frame that gates are taken from: a sixteenth of the network's cost."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What is said of a network by whoever exports it.
+
+    Attributes:
+        data: what it was trained on, in words.
+        data_license: the licence of that data.
+        license: of the weights; None for Apache-2.0, or for what the import of them wrote.
+    """
+
+    data: str
+    data_license: str
+    license: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,39 +83,40 @@ class Exported:
 
     Attributes:
         bundle: read back from its place.
-        parity: largest difference from torch, in units of the noise scale.
+        parity: how far its FP32 is from torch.
     """
 
     bundle: Bundle
-    parity: float
+    parity: Parity
 
 
-def export_run(
-    run: Path,
+def export_model(
+    source: Path,
     output: Path,
     *,
-    data: str,
-    data_license: str,
+    origin: Origin,
     quality: Path | None,
+    photographs: Path | None,
     force: bool,
     lower: LowerPrecisions | None = None,
 ) -> Exported:
-    """The bundle of a finished training run, written to ``output``, a folder NAME.bundle.
+    """The bundle of a denoiser of any size, written to ``output``, a folder NAME.bundle.
 
     Args:
-        run: folder that ``cycleisp train`` wrote: weights, settings, log.
+        source: a run's folder or a file of weights, as ``load_trained`` takes it.
         output: the bundle's folder; its parent must exist.
-        data: what the network was trained on, in words.
-        data_license: the licence of that data.
+        origin: what the record says of data and licences.
         quality: figures that benchmarks/quality.py wrote about a bundle of this name and of these
             weights; None for the run's own last validation.
+        photographs: folder of clean ones to measure the quality on, where there is neither.
         force: replace a bundle that stands there.
         lower: what to export beside FP32; None for nothing.
 
     Raises:
-        SettingsError: where the name, or what is said of the data, suits no bundle.
-        InputError: where the run lacks a file or holds a network that is not an edge denoiser, or
-            the figures are not of these weights, or photographs or tiles cannot be read.
+        SettingsError: where the name, or what is said of the data, suits no bundle, or there is
+            nothing to state a quality from.
+        InputError: where a file is missing, damaged or of another network, or the figures are not
+            of these weights, or photographs or tiles cannot be read.
         OutputError: where ``output`` exists and ``force`` is off, or cannot be written.
         CalibrationError: where the calibration set is not one of this network.
         BackendError: where a graph fails a check or loses too much.
@@ -89,94 +126,147 @@ def export_run(
     if output.exists() and not force:
         raise OutputError("the bundle exists", subject=output, hint="give --force to replace it")
     name = output.stem
-    weights_file = run / "raw_denoiser.safetensors"
-    model, weights_sha256 = _trained_model(weights_file)
-    settings = resolve_settings(RawDenoiserSettings, read_recipe(run / "settings.yaml"), ())
-    validation = last_validation(run / "log.jsonl")
-    if quality is None:
-        figures = validation_quality(validation)
-    else:
-        figures = benchmark_quality(quality, name, weights_sha256)
+    trained = load_trained(source)
+    model = exportable(trained.network)
+    figures = _quality(trained, model, name, quality, photographs)
+    license_name = origin.license or trained.terms or "Apache-2.0"
+    metadata = _metadata(name, trained, model, license_name)
 
-    metadata = {
-        "model": f"cycleisp {name}",
-        "cfa_order": "R Gr Gb B",
-        "normalisation": NORMALISATION,
-        "variance": VARIANCE,
-        "noise_range": f"shot {settings.shot_low:g} to {settings.shot_high:g}",
-        "weights_sha256": weights_sha256,
-        "license": "Apache-2.0",
-    }
-    noise_range = NoiseRange(shot_min=settings.shot_low, shot_max=settings.shot_high)
-    proto = edge_graph(model, metadata)
-    check_graph(proto)
-    graph = OnnxGraph(proto)
-    agreement = parity(model, graph)
-    networks: dict[Precision, bytes] = {"fp32": _encoded(proto)}
-    reductions: dict[Precision, Reduction] = {}
+    fp32 = _exact(model, metadata)
+    files = {"fp32.onnx": fp32.network}
+    precisions: dict[Precision, ModelFile] = {"fp32": _model_file("fp32.onnx", fp32.network)}
+    protos: dict[Precision, onnx.ModelProto] = {"fp32": onnx.load_from_string(fp32.network)}
     if lower is not None:
-        for precision, reduced in lower_precisions(model, metadata, noise_range, lower):
-            networks[precision] = _encoded(reduced.proto)
-            reductions[precision] = reduced.reduction
+        for precision, reduced in lower_precisions(model, metadata, trained.noise_range, lower):
+            protos[precision] = reduced.proto
+            file, network = f"{precision}.onnx", _encoded(reduced.proto)
+            files[file] = network
+            precisions[precision] = _model_file(file, network, reduced.reduction)
+    if fp32.statistics is not None:
+        files[STATISTICS] = fp32.statistics
 
-    multiplications = sum(p.numel() for p in model.parameters() if p.dim() == 4)
     record = BundleRecord(
         format="cycleisp-bundle/1",
         name=name,
-        task="raw",
-        license="Apache-2.0",
-        description=f"RAW denoiser {name}: residual groups at a quarter of the frame's side, "
-        "conditioned on the noise level",
-        channels=4,
-        multiple_of=2,
-        halo=measured_halo(model, graph),
-        tensors=TENSORS,
-        normalisation=NORMALISATION,
-        variance=VARIANCE,
-        noise_range=noise_range,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        # The convolutions run once per 4x4 samples.
-        kmac_per_sample=round(multiplications / 16 / 1000, 2),
-        precisions={
-            precision: ModelFile(
-                file=f"{precision}.onnx",
-                sha256=_sha256(network),
-                bytes=len(network),
-                opset=OPSET,
-                runs_on=("onnxruntime",),
-                reduction=reductions.get(precision),
-            )
-            for precision, network in networks.items()
-        },
+        task=model.task,
+        license=license_name,
+        description=f"{_TASKS[model.task]} {name}: {model.design}",
+        channels=model.channels,
+        multiple_of=model.multiple_of,
+        halo=fp32.halo,
+        tensors=model.tensors,
+        normalisation=NORMALISATION[model.task],
+        variance=_variance(model),
+        noise_range=trained.noise_range,
+        parameters=model.parameters,
+        kmac_per_sample=model.kmac_per_sample,
+        pooling=fp32.pooling,
+        precisions=precisions,
         provenance=Provenance(
             recipe="card.md",
-            data=data,
-            data_license=data_license,
-            steps=int(validation["step"]),
-            hours=round(validation["seconds"] / 3600, 2),
-            date=_day(weights_file),
-            weights_sha256=weights_sha256,
+            data=origin.data,
+            data_license=origin.data_license,
+            steps=0 if trained.run is None else trained.run.steps,
+            hours=0.0 if trained.run is None else trained.run.hours,
+            date=trained.date,
+            weights_sha256=trained.weights_sha256,
         ),
         quality=figures,
     )
-    card = model_card(record, settings, agreement).encode()
-    listed = ListedFile(file="card.md", sha256=_sha256(card), bytes=len(card))
-    record = msgspec.structs.replace(record, documents=(listed,))
+    settings = None if trained.run is None else trained.run.settings
+    documents = {"card.md": model_card(record, settings, fp32.parity).encode()}
+    if lower is not None and lower.photographs is not None:
+        clean = stated_on(read_clean_tiles(lower.photographs, model.task))
+        documents |= report_documents(model, record, protos, clean)
+    listed = tuple(
+        ListedFile(file=file, sha256=_sha256(content), bytes=len(content))
+        for file, content in documents.items()
+    )
+    record = msgspec.structs.replace(record, documents=listed)
     _check_record(record)
-    files = {f"{precision}.onnx": network for precision, network in networks.items()}
-    files |= {"card.md": card, "bundle.json": encode(record)}
-    write_folder(output, files, force=force)
-    return Exported(Bundle.load(output), agreement)
+    write_folder(output, files | documents | {"bundle.json": encode(record)}, force=force)
+    return Exported(Bundle.load(output), fp32.parity)
 
 
-def _trained_model(weights: Path) -> tuple[EdgeDenoiser, str]:
-    """The network in a file of weights, and the file's SHA-256."""
-    network = load_network(weights, "raw_denoiser")
-    if not isinstance(network, EdgeDenoiser):
-        raise InputError(
-            "only edge denoisers can be exported", subject=weights, wanted="size edge or tiny"
-        )
-    return network, _sha256(weights.read_bytes())
+def _quality(
+    trained: Trained, model: Exportable, name: str, figures: Path | None, photographs: Path | None
+) -> tuple[Quality, ...]:
+    """Of the benchmark, else of the run, else of these photographs."""
+    if figures is not None:
+        return benchmark_quality(figures, name, trained.weights_sha256)
+    if trained.run is not None:
+        return trained.run.quality
+    if photographs is not None:
+        return measured_quality(model, read_clean_tiles(photographs, model.task))
+    raise SettingsError(
+        "weights without a run have no quality on record",
+        hint="give clean photographs to measure it on with --photographs",
+    )
+
+
+def _metadata(name: str, trained: Trained, model: Exportable, license_name: str) -> dict[str, str]:
+    """What stands in every ONNX file for those who find it alone."""
+    metadata = {
+        "model": f"cycleisp {name}",
+        "cfa_order" if model.task == "raw" else "channel_order": PLANES[model.task],
+        "normalisation": NORMALISATION[model.task],
+        "weights_sha256": trained.weights_sha256,
+        "license": license_name,
+    }
+    variance = _variance(model)
+    if variance is not None:
+        metadata["variance"] = variance
+    if trained.noise_range is not None:
+        metadata["noise_range"] = str(trained.noise_range)
+    return metadata
+
+
+def _variance(model: Exportable) -> str | None:
+    if model.tensors.variance is None:
+        return None
+    return VARIANCE if model.tensors.noise_scale is None else VARIANCE + NOISE_SCALE
+
+
+@dataclass(frozen=True)
+class _Exact:
+    """The network in FP32, checked: its files, and what was measured on them."""
+
+    network: bytes
+    statistics: bytes | None
+    halo: Halo
+    pooling: Pooling | None
+    parity: Parity
+
+
+def _exact(model: Exportable, metadata: Mapping[str, str]) -> _Exact:
+    proto = model.graph(metadata)
+    check_graph(proto)
+    graph = OnnxGraph(proto)
+    statistics = model.statistics(metadata)
+    if statistics is None:
+        agreement = parity(model, graph)
+        return _Exact(_encoded(proto), None, measured_halo(model, graph), None, agreement)
+    check_graph(statistics)
+    gates, encoded = OnnxGraph(statistics), _encoded(statistics)
+    agreement = parity(model, graph, gates)
+    pooling = Pooling(
+        statistics=_model_file(STATISTICS, encoded),
+        gates=model.gates,
+        decimation=DECIMATION,
+        agreement_db=round(gates_agreement(model, graph, gates, DECIMATION), 1),
+    )
+    return _Exact(_encoded(proto), encoded, measured_halo(model, graph), pooling, agreement)
+
+
+def _model_file(file: str, network: bytes, reduction: Reduction | None = None) -> ModelFile:
+    return ModelFile(
+        file=file,
+        sha256=_sha256(network),
+        bytes=len(network),
+        opset=OPSET,
+        runs_on=("onnxruntime",),
+        reduction=reduction,
+    )
 
 
 def _check_record(record: BundleRecord) -> None:
@@ -194,7 +284,3 @@ def _encoded(proto: onnx.ModelProto) -> bytes:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _day(path: Path) -> str:
-    return datetime.fromtimestamp(path.stat().st_mtime, timezone.utc).date().isoformat()

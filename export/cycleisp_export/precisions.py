@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,24 +12,29 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from cycleisp.models.edge import EdgeDenoiser
 from cycleisp_calibration.set_file import CalibrationSet, load_calibration_set
 from cycleisp_export.activation_steps import CalibrationMethod, activation_steps
-from cycleisp_export.graph import NumberTypes, edge_graph
+from cycleisp_export.cpu_int8 import cpu_int8_graph, rounded_tensors
+from cycleisp_export.exportable import Exportable, exportable
+from cycleisp_export.fine_tuning import FineTuning, fine_tuned, stage_of_run
+from cycleisp_export.graph import NumberTypes
 from cycleisp_export.half_range import check_half_range, nodes_beyond_half
+from cycleisp_export.layer_choice import choose_layers, over_budget
 from cycleisp_export.loss import Graph, JudgedTiles, Losses, read_clean_tiles
 from cycleisp_export.typed_graph import TypedGraph
 from cycleisp_export.verify import OnnxGraph, check_graph
 from cycleisp_runtime.bundle import NoiseRange, Reduction
-from cycleisp_runtime.errors import BackendError, SettingsError
+from cycleisp_runtime.errors import SettingsError
 
 __all__ = [
     "FP16_MOST_LOSS_DB",
+    "Calibrated",
     "LowerPrecision",
     "LowerPrecisions",
     "Reduced",
     "Reducer",
     "lower_precisions",
+    "stated_on",
 ]
 
 FP16_MOST_LOSS_DB = 0.02
@@ -37,7 +42,7 @@ FP16_MOST_LOSS_DB = 0.02
 _CHOICE_SHARE = 0.75
 """Of the budget: layers are chosen on other photographs than those that it is kept on."""
 
-LowerPrecision = Literal["fp16", "int8"]
+LowerPrecision = Literal["fp16", "int8", "int8-cpu"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class LowerPrecisions:
         calibration: set that ``cycleisp calibrate set`` made, which INT8 needs.
         method: how the range of activations comes of it.
         max_loss_db: what INT8 may lose at any noise level.
+        fine_tuning: of the weights of INT8; None for those of training.
         progress: called with a sentence on what was found, now and then.
     """
 
@@ -60,6 +66,7 @@ class LowerPrecisions:
     method: CalibrationMethod
     max_loss_db: float
     progress: Callable[[str], None]
+    fine_tuning: FineTuning | None = None
 
 
 @dataclass(frozen=True)
@@ -70,19 +77,38 @@ class Reduced:
     reduction: Reduction
 
 
+@dataclass(frozen=True)
+class Calibrated:
+    """What INT8 is made from.
+
+    Attributes:
+        network: with the weights that are rounded.
+        steps: of what its convolutions take and give, by tensor.
+        origin: where the steps come from, in words.
+    """
+
+    network: Exportable
+    steps: Mapping[str, float]
+    origin: str
+
+
 def lower_precisions(
-    model: EdgeDenoiser, metadata: Mapping[str, str], noise: NoiseRange, wanted: LowerPrecisions
+    network: Exportable,
+    metadata: Mapping[str, str],
+    noise: NoiseRange | None,
+    wanted: LowerPrecisions,
 ) -> Iterator[tuple[LowerPrecision, Reduced]]:
     """Every wanted precision of a network.
 
     Args:
-        model: the network; float32 weights on the CPU.
+        network: float32 weights on the CPU.
         metadata: written into every file.
-        noise: that training covered.
+        noise: that training covered; None for a network that is told of none.
         wanted: what, made of and judged by what.
 
     Raises:
-        SettingsError: where photographs are missing, or for INT8 the calibration set.
+        SettingsError: where photographs are missing, or for INT8 the calibration set, or the
+            network is one that is neither quantised nor fine-tuned.
         InputError: where one of them cannot be read.
         CalibrationError: where the set is of another kind of network, or does not determine steps.
         BackendError: where a precision leaves its range or budget.
@@ -93,141 +119,198 @@ def lower_precisions(
             hint="give a folder of clean ones with --photographs",
         )
     tiles = None
-    if "int8" in wanted.precisions:
+    if set(wanted.precisions) & {"int8", "int8-cpu"}:
         if wanted.calibration is None:
             raise SettingsError(
                 "INT8 needs a calibration set",
                 hint="make one by cycleisp calibrate set and give it with --calibration",
             )
-        tiles = load_calibration_set(wanted.calibration, task="raw")
-    reducer = Reducer(model, metadata, noise, read_clean_tiles(wanted.photographs))
+        if network.tensors.gates is not None:
+            raise SettingsError(
+                "INT8 is for edge networks, which do not pool over the frame",
+                hint="export this one at fp32 and fp16",
+            )
+        tiles = load_calibration_set(wanted.calibration, task=network.task)
+    clean = read_clean_tiles(wanted.photographs, network.task)
+    reducer = Reducer(network, metadata, noise, clean)
     if "fp16" in wanted.precisions:
         yield "fp16", reducer.half()
-    if tiles is not None:
-        yield "int8", reducer.int8(tiles, wanted.method, wanted.max_loss_db, wanted.progress)
+    if tiles is None:
+        return
+    calibrated = reducer.calibrated(tiles, wanted.method)
+    if wanted.fine_tuning is not None:
+        calibrated = reducer.fine_tuned(calibrated, wanted.fine_tuning, wanted.progress)
+    if "int8" in wanted.precisions:
+        yield "int8", reducer.int8(calibrated, wanted.max_loss_db, wanted.progress)
+    if "int8-cpu" in wanted.precisions:
+        yield "int8-cpu", reducer.cpu_int8(calibrated, wanted.max_loss_db, wanted.progress)
+
+
+def stated_on(clean: Sequence[npt.NDArray[np.float32]]) -> Sequence[npt.NDArray[np.float32]]:
+    """Every second tile: what losses are stated on. Layers are chosen on the others."""
+    return clean[1::2]
 
 
 class Reducer:
     """Makes lower precisions of one network, and refuses those that cost too much.
 
     Args:
-        model: the network; float32 weights on the CPU.
+        network: float32 weights on the CPU.
         metadata: written into every file.
-        noise: that training covered.
-        clean: clean packed planes (4, h, w) float32 of photographs, at least two. Every second one
-            is what losses are stated on; layers are chosen on the others.
+        noise: that training covered; None for a network that is told of none.
+        clean: clean tiles of photographs, as ``read_clean_tiles`` gives them, at least two. Every
+            second one is what losses are stated on; layers are chosen on the others.
     """
 
     def __init__(
         self,
-        model: EdgeDenoiser,
+        network: Exportable,
         metadata: Mapping[str, str],
-        noise: NoiseRange,
-        clean: list[npt.NDArray[np.float32]],
+        noise: NoiseRange | None,
+        clean: Sequence[npt.NDArray[np.float32]],
     ) -> None:
-        self._model, self._metadata, self._noise = model, metadata, noise
-        self._proto = self._graph(NumberTypes())
-        self._typed = TypedGraph(self._proto)
-        self._single = frozenset(nodes_beyond_half(self._typed, self._proto, noise))
-        reference = OnnxGraph(self._proto)
-        self._choice = JudgedTiles(clean[::2], reference)
-        self._stated = JudgedTiles(clean[1::2], reference)
+        self._network, self._metadata, self._noise = network, metadata, noise
+        proto = network.graph(metadata)
+        self._layers = rounded_tensors(proto)
+        self._typed = TypedGraph(proto)
+        self._single = frozenset(nodes_beyond_half(network, self._typed, proto, noise))
+        reference = OnnxGraph(proto)
+        self._choice = JudgedTiles(network, clean[::2], reference)
+        self._stated = JudgedTiles(network, stated_on(clean), reference)
 
     def half(self) -> Reduced:
-        """FP16 between noise normalisation and final addition, computed with true FP16 values.
+        """FP16 in the features, computed with true FP16 values.
 
         Raises:
             BackendError: where it leaves the range of FP16 or loses more than FP16_MOST_LOSS_DB.
         """
-        proto = self._half_graph({})
-        return Reduced(proto, self._judged("FP16", TypedGraph(proto), FP16_MOST_LOSS_DB))
+        proto = self._half_graph(self._network, {})
+        reduction = self._judged("FP16", TypedGraph(proto), FP16_MOST_LOSS_DB)
+        return Reduced(proto, self._with_kept(reduction, {}))
+
+    def calibrated(self, tiles: CalibrationSet, method: CalibrationMethod) -> Calibrated:
+        """The network as it is, with steps for INT8.
+
+        Args:
+            tiles: of the network's task.
+            method: how steps come of them.
+
+        Raises:
+            CalibrationError: where the tiles do not determine the steps.
+        """
+        tensors = {tensor for pair in self._layers.values() for tensor in pair}
+        steps = activation_steps(self._typed, sorted(tensors), tiles.arrays, method)
+        return Calibrated(self._network, steps, f"{method}, set {tiles.record.sha256}")
+
+    def fine_tuned(
+        self, calibrated: Calibrated, wanted: FineTuning, progress: Callable[[str], None]
+    ) -> Calibrated:
+        """The same after quantisation-aware fine-tuning on what the network was trained on.
+
+        Raises:
+            SettingsError: where the network is not an edge network, or its run's data is missing.
+            InputError: where the run's data cannot be read.
+        """
+        stage = stage_of_run(wanted.run, self._network.task)
+        tuned, steps = fine_tuned(
+            calibrated.network.network,
+            stage,
+            self._layers,
+            calibrated.steps,
+            wanted.steps,
+            progress,
+        )
+        origin = f"{calibrated.origin}, then {wanted.steps} steps of fine-tuning"
+        return Calibrated(exportable(tuned), steps, origin)
 
     def int8(
-        self,
-        tiles: CalibrationSet,
-        method: CalibrationMethod,
-        max_loss_db: float,
-        progress: Callable[[str], None],
+        self, calibrated: Calibrated, max_loss_db: float, progress: Callable[[str], None]
     ) -> Reduced:
         """INT8 in as many convolutions as the budget allows, FP16 in the rest.
 
-        Convolutions are kept at FP16 in the order of what they lose where they alone are quantised.
-
         Args:
-            tiles: of a RAW network.
-            method: how steps come of them.
+            calibrated: what is rounded, and how.
             max_loss_db: the largest loss allowed at any noise level.
             progress: called with a sentence on every loss that was measured.
 
         Raises:
-            CalibrationError: where the tiles do not determine the steps.
             BackendError: where no convolution can be quantised within the budget.
         """
-        steps = activation_steps(self._typed, self._proto, tiles.arrays, method)
-        alone: dict[str, Losses] = {}
-        for name, step in steps.items():
-            alone[name] = self._choice_losses({name: step})
-            progress(f"{name} alone in INT8 loses {_worst_level(alone[name])}")
-        by_loss = sorted(alone, key=lambda name: max(alone[name].values()), reverse=True)
-        for kept in range(len(by_loss)):
-            taken = {name: steps[name] for name in by_loss[kept:]}
-            losses = self._choice_losses(taken)
-            progress(f"{len(taken)} of {len(steps)} layers in INT8 lose {_worst_level(losses)}")
-            if max(losses.values()) <= _CHOICE_SHARE * max_loss_db:
-                break
-        else:
-            raise _over_budget("a single layer in INT8", losses, max_loss_db)
-        proto = self._half_graph(taken)
-        reduction = self._judged("INT8", OnnxGraph(proto), max_loss_db)
-        reasons = {
-            name: f"fp16: alone in INT8 it loses {_worst_level(alone[name])}"
-            for name in by_loss[:kept]
-        }
-        return Reduced(
-            proto,
-            msgspec.structs.replace(
-                reduction,
-                kept={**reasons, **reduction.kept},
-                calibration=f"{method}, set {tiles.record.sha256}",
-            ),
+        entering = {name: tensor for name, (tensor, _) in self._layers.items()}
+
+        def steps_of(layers: Sequence[str], steps: Mapping[str, float]) -> dict[str, float]:
+            return {name: steps[entering[name]] for name in layers}
+
+        def rounded(layers: Sequence[str], steps: Mapping[str, float]) -> onnx.ModelProto:
+            # What is not INT8 computes in FP32 here: faster, and no other result.
+            types = NumberTypes(steps=steps_of(layers, steps))
+            return calibrated.network.graph(self._metadata, types)
+
+        choice = choose_layers(
+            self._choice,
+            rounded,
+            {name: (tensor,) for name, tensor in entering.items()},
+            calibrated.steps,
+            _CHOICE_SHARE * max_loss_db,
+            progress,
         )
+        proto = self._half_graph(calibrated.network, steps_of(choice.layers, choice.steps))
+        reduction = self._judged("INT8", OnnxGraph(proto), max_loss_db, calibrated.origin)
+        kept = {name: f"fp16: alone in INT8 it loses {loss}" for name, loss in choice.kept.items()}
+        return Reduced(proto, self._with_kept(reduction, kept))
 
-    def _graph(self, types: NumberTypes) -> onnx.ModelProto:
-        return edge_graph(self._model, self._metadata, types)
+    def cpu_int8(
+        self, calibrated: Calibrated, max_loss_db: float, progress: Callable[[str], None]
+    ) -> Reduced:
+        """INT8 as CPUs compute it in as many convolutions as the budget allows, FP32 in the rest.
 
-    def _choice_losses(self, steps: Mapping[str, float]) -> Losses:
-        """With these steps. What is not INT8 computes in FP32: faster, and no other result."""
-        graph = OnnxGraph(self._graph(NumberTypes(steps=steps)))
-        return self._choice.losses(graph)[0]
+        Args and errors are those of ``int8``.
+        """
+        exact = calibrated.network.graph(self._metadata)
 
-    def _half_graph(self, steps: Mapping[str, float]) -> onnx.ModelProto:
-        proto = self._graph(NumberTypes(half=True, single=self._single, steps=steps))
+        def rounded(layers: Sequence[str], steps: Mapping[str, float]) -> onnx.ModelProto:
+            return cpu_int8_graph(exact, steps, layers)
+
+        choice = choose_layers(
+            self._choice,
+            rounded,
+            self._layers,
+            calibrated.steps,
+            _CHOICE_SHARE * max_loss_db,
+            progress,
+        )
+        proto = rounded(choice.layers, choice.steps)
         check_graph(proto)
-        check_half_range(TypedGraph(proto), self._noise)
+        reduction = self._judged("INT8 on CPUs", OnnxGraph(proto), max_loss_db, calibrated.origin)
+        kept = {name: f"fp32: alone in INT8 it loses {loss}" for name, loss in choice.kept.items()}
+        return Reduced(proto, msgspec.structs.replace(reduction, kept=kept))
+
+    def _half_graph(self, network: Exportable, steps: Mapping[str, float]) -> onnx.ModelProto:
+        types = NumberTypes(half=True, single=self._single, steps=steps)
+        proto = network.graph(self._metadata, types)
+        check_graph(proto)
+        check_half_range(network, TypedGraph(proto), self._noise)
         return proto
 
-    def _judged(self, what: str, graph: Graph, budget: float) -> Reduction:
+    def _judged(
+        self, what: str, graph: Graph, budget: float, calibration: str | None = None
+    ) -> Reduction:
         mean, worst = self._stated.losses(graph)
         if not max(mean.values()) <= budget:  # so that NaN is refused
-            raise _over_budget(what, mean, budget)
+            raise over_budget(what, mean, budget)
         return Reduction(
             photographs=self._stated.pictures,
             loss_db=_rounded(mean),
             worst_loss_db=_rounded(worst),
-            kept=dict.fromkeys(sorted(self._single), "fp32: its values leave the range of FP16"),
+            kept={},
+            calibration=calibration,
         )
+
+    def _with_kept(self, reduction: Reduction, kept: Mapping[str, str]) -> Reduction:
+        """With what stays FP32 because of the range of FP16, too."""
+        single = dict.fromkeys(sorted(self._single), "fp32: its values leave the range of FP16")
+        return msgspec.structs.replace(reduction, kept={**kept, **single})
 
 
 def _rounded(losses: Losses) -> Losses:
     return {level: round(loss, 3) + 0.0 for level, loss in losses.items()}  # + 0.0: no -0.0
-
-
-def _worst_level(losses: Losses) -> str:
-    level = max(losses, key=lambda each: losses[each])
-    return f"{losses[level]:.3f} dB at {level} noise"
-
-
-def _over_budget(what: str, losses: Losses, budget: float) -> BackendError:
-    return BackendError(
-        f"{what} loses too much", met=_worst_level(losses), wanted=f"at most {budget:g} dB"
-    )

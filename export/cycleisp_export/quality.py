@@ -1,18 +1,29 @@
-"""The PSNR that a bundle states: from the benchmark, or else from the run's own last validation."""
+"""The PSNR that a bundle states: of the benchmark, of the run's last validation, or measured."""
 
 from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
+from cycleisp.evaluation.metrics import psnr
 from cycleisp.noise import LEVELS
+from cycleisp_export.exportable import Exportable
+from cycleisp_export.graph import NOISY
+from cycleisp_export.loss import noisy_tile
 from cycleisp_runtime.bundle import Quality
 from cycleisp_runtime.errors import InputError
 
-__all__ = ["benchmark_quality", "last_validation", "validation_quality"]
+__all__ = ["benchmark_quality", "last_validation", "measured_quality", "validation_quality"]
+
+SYNTHESISED = "synthesised pairs"
+"""What an sRGB denoiser's validation is made of, in place of a level of noise."""
 
 _BASELINES = {"NLM": "vst-nlm"}
 """Methods of the benchmark that a bundle names beside its own figures, and how it names them."""
@@ -95,13 +106,42 @@ def _level_quality(
     )
 
 
-def last_validation(log: Path) -> dict[str, float]:
-    """The last record of a run's ``log.jsonl``: step, seconds, and dB per level.
+def measured_quality(
+    model: Exportable, clean: Sequence[npt.NDArray[np.float32]]
+) -> tuple[Quality, ...]:
+    """Mean PSNR of the network in torch per level, output clipped to [0, 1].
+
+    Args:
+        model: the network.
+        clean: tiles that ``loss.read_clean_tiles`` gives for its task.
+    """
+    return tuple(_measured_level(model, clean, level) for level in LEVELS)
+
+
+def _measured_level(
+    model: Exportable, clean: Sequence[npt.NDArray[np.float32]], level: str
+) -> Quality:
+    before, after = [], []
+    for index, tile in enumerate(clean):
+        inputs = noisy_tile(model, tile, level, np.random.default_rng(index))
+        before.append(psnr(np.clip(inputs[NOISY][0], 0, 1), tile))
+        after.append(psnr(np.clip(model.denoise(inputs)[0], 0, 1), tile))
+    return Quality(
+        level=level,
+        shot=LEVELS[level][0] if model.task == "raw" else None,
+        noisy_db=round(statistics.fmean(before), 3),
+        denoised_db=round(statistics.fmean(after), 3),
+    )
+
+
+def last_validation(log: Path, task: Literal["raw", "srgb"]) -> dict[str, float]:
+    """The last record of a run's ``log.jsonl``: step, seconds, and dB, for RAW by level.
 
     Raises:
         InputError: where there is none.
     """
-    wanted = {"step", "seconds", *LEVELS, *(f"{level} noisy" for level in LEVELS)}
+    levels = {*LEVELS, *(f"{level} noisy" for level in LEVELS)}
+    wanted = {"step", "seconds", *(levels if task == "raw" else ("noisy", "denoised"))}
     try:
         last = log.read_text("utf-8").splitlines()[-1]
         record = msgspec.json.decode(last, type=dict[str, float])
@@ -114,7 +154,10 @@ def last_validation(log: Path) -> dict[str, float]:
 
 
 def validation_quality(validation: dict[str, float]) -> tuple[Quality, ...]:
-    """What a record of the log says, per level."""
+    """What a record of the log says, for RAW per level."""
+    if "denoised" in validation:
+        noisy, denoised = validation["noisy"], validation["denoised"]
+        return (Quality(level=SYNTHESISED, shot=None, noisy_db=noisy, denoised_db=denoised),)
     return tuple(
         Quality(
             level=level,

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 
 from cycleisp_export.folder import write_folder
+from cycleisp_export.wrappers import refuse_pooling
 from cycleisp_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cycleisp_runtime.bundle import Bundle
 from cycleisp_runtime.errors import OutputError
@@ -54,7 +55,7 @@ def write_triton(bundle: Bundle, output: Path, *, force: bool) -> None:
     """Write the model's folder: ``config.pbtxt`` and ``1/model.onnx``.
 
     Raises:
-        BundleError: where the network is not what the bundle says.
+        BundleError: where the network pools over the frame, or is not what the bundle says.
         OutputError: where ``output`` exists and ``force`` is off or it is not such a folder, or it
             cannot be written.
     """
@@ -62,6 +63,7 @@ def write_triton(bundle: Bundle, output: Path, *, force: bool) -> None:
         raise OutputError(
             "this is not a model of Triton", subject=output, hint="name a folder inside of it"
         )
+    refuse_pooling(bundle)
     # Checks that the network has the tensors of the record, and no data outside its file.
     OnnxRuntimeBackend(bundle, threads=1).close()
     files = {CONFIG: triton_config(bundle).encode(), "1/model.onnx": bundle.model("fp32")}

@@ -7,7 +7,7 @@ cores do, and round once at the end.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 from torch.nn import functional
 
-from cycleisp_export.graph import DENOISED, NOISE_SCALE, NOISY, VARIANCE
+from cycleisp_export.graph import DENOISED
 
 __all__ = ["TypedGraph"]
 
@@ -25,7 +25,7 @@ _DTYPES = {TensorProto.FLOAT: torch.float32, TensorProto.FLOAT16: torch.float16}
 
 
 class TypedGraph:
-    """A graph of ``edge_graph`` in torch, called like the network it was made from."""
+    """An exported graph in torch, called like ``OnnxGraph``."""
 
     def __init__(self, proto: onnx.ModelProto) -> None:
         self._nodes = [_Node(node) for node in proto.graph.node]
@@ -36,23 +36,19 @@ class TypedGraph:
 
     def __call__(
         self,
-        noisy: npt.NDArray[np.float32],
-        variance: npt.NDArray[np.float32],
-        noise_scale: npt.NDArray[np.float32],
+        inputs: Mapping[str, npt.NDArray[np.float32]],
         observe: Callable[[str, Tensor], None] = lambda _name, _tensor: None,
     ) -> npt.NDArray[np.float32]:
-        """Denoised (N, 4, h, w) from the same, its variance map and noise scales (N, 1, 1, 1).
+        """Denoised (N, C, h, w) from the graph's inputs by name.
 
         Args:
-            noisy: normalised.
-            variance: the variance map of the same.
-            noise_scale: one per frame.
+            inputs: as the graph declares them.
             observe: called with the name and the value of every tensor that a node puts out.
         """
-        tensors = dict(self._constants)
-        tensors[NOISY] = torch.tensor(noisy)
-        tensors[VARIANCE] = torch.tensor(variance)
-        tensors[NOISE_SCALE] = torch.tensor(noise_scale)
+        tensors = {
+            **self._constants,
+            **{name: torch.tensor(array) for name, array in inputs.items()},
+        }
         with torch.inference_mode():
             for node in self._nodes:
                 tensors[node.output] = node.compute([tensors[name] for name in node.inputs])
@@ -75,8 +71,12 @@ class _Node:
             return _ELEMENTWISE[self._kind](*inputs)
         match self._kind:
             case "Conv":
-                features, weight, bias = (each.float() for each in inputs)
-                return functional.conv2d(features, weight, bias, padding=1).to(inputs[0].dtype)
+                features, weight, *bias = (each.float() for each in inputs)
+                padding: int = self._attributes["pads"][0]
+                convolved = functional.conv2d(
+                    features, weight, bias[0] if bias else None, padding=padding
+                )
+                return convolved.to(inputs[0].dtype)
             case "Cast":
                 return inputs[0].to(_DTYPES[self._attributes["to"]])
             case "Concat":
@@ -88,6 +88,12 @@ class _Node:
                 return _space_to_depth(inputs[0], self._attributes["blocksize"])
             case "DepthToSpace":
                 return functional.pixel_shuffle(inputs[0], self._attributes["blocksize"])
+            case "ReduceMax" | "ReduceMean":
+                reduced = torch.amax if self._kind == "ReduceMax" else torch.mean
+                return reduced(inputs[0], self._attributes["axes"], keepdim=True)
+            case "Slice":
+                features, first, stop, axis = inputs
+                return features.narrow(int(axis), int(first), int(stop - first))
         raise NotImplementedError(self._kind)
 
 
@@ -98,13 +104,20 @@ def _space_to_depth(planes: Tensor, side: int) -> Tensor:
     return cells.transpose(1, 2).reshape(batch, -1, height // side, width // side)
 
 
-def _quantize(values: Tensor, step: Tensor, _zero: Tensor) -> Tensor:
-    return torch.clamp(torch.round(values / step), -128, 127).to(torch.int8)
+def _quantize(values: Tensor, step: Tensor, zero: Tensor) -> Tensor:
+    """Whole numbers of the type of ``zero``, which stands for 0."""
+    limits = torch.iinfo(zero.dtype)
+    return torch.clamp(torch.round(values / step) + zero, limits.min, limits.max).to(zero.dtype)
 
 
-def _dequantize(whole: Tensor, step: Tensor, _zero: Tensor) -> Tensor:
-    """``step`` is one number, or one per slice of the first axis."""
-    return whole.float() * step.view(-1, *(1,) * (whole.dim() - 1))
+def _dequantize(whole: Tensor, step: Tensor, zero: Tensor) -> Tensor:
+    """``step`` and ``zero`` are one number each, or one per slice of the first axis."""
+    across = (-1, *(1,) * (whole.dim() - 1))
+    return (whole.float() - zero.view(across)) * step.view(across)
+
+
+def _prelu(values: Tensor, slope: Tensor) -> Tensor:
+    return torch.where(values > 0, values, values * slope)
 
 
 _ELEMENTWISE: dict[str, Callable[..., Tensor]] = {
@@ -114,6 +127,8 @@ _ELEMENTWISE: dict[str, Callable[..., Tensor]] = {
     "Div": torch.div,
     "Sqrt": torch.sqrt,
     "Relu": torch.relu,
+    "PRelu": _prelu,
+    "Sigmoid": torch.sigmoid,
     "Clip": torch.clamp,
     "QuantizeLinear": _quantize,
     "DequantizeLinear": _dequantize,

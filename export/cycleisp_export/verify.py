@@ -1,63 +1,87 @@
-"""Checks that an exported graph passes before anybody gets it, and the halo its tiles need."""
+"""Checks that an exported graph passes before anybody gets it, and the context its tiles need."""
 
 from __future__ import annotations
 
-import itertools
+import functools
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
-import torch
 
 from cycleisp.evaluation.metrics import psnr
-from cycleisp.models.edge import EdgeDenoiser
-from cycleisp.noise import LEVELS, noisy_samples, variance_map
-from cycleisp_export.graph import DENOISED, NOISE_SCALE, NOISY, OPSET, VARIANCE
+from cycleisp_export.exportable import Exportable, Inputs, Samples
+from cycleisp_export.graph import GATES, NOISE_SCALE, OPSET
 from cycleisp_runtime.bundle import Halo
 from cycleisp_runtime.errors import BackendError
+from cycleisp_runtime.onnx_file import MOST_CONSTANT_BYTES, OPERATORS
 
-__all__ = ["OnnxGraph", "check_graph", "measured_halo", "parity"]
+__all__ = [
+    "OnnxGraph",
+    "Parity",
+    "check_graph",
+    "gates_agreement",
+    "measured_halo",
+    "parity",
+]
 
-ALLOWED_OPERATORS = frozenset(
-    {
-        "Add", "AveragePool", "Cast", "Clip", "Concat", "Conv", "DepthToSpace", "DequantizeLinear",
-        "Div", "Mul", "QuantizeLinear", "Relu", "SpaceToDepth", "Sqrt", "Sub",
-    }
-)  # fmt: skip
-"""What an edge denoiser needs; every one is native to ONNX Runtime and TensorRT."""
+PARITY_SHAPES = ((1, 32, 48), (2, 19, 25), (1, 65, 17))
+"""Batch, height, width, the sides in units of ``multiple_of``, odd ones among them."""
 
-PARITY_SHAPES = ((1, 64, 96), (2, 38, 50), (1, 130, 34))
-"""Batch, height, width in packed samples; sides that are no multiples of 4 among them."""
+PARITY_TOLERANCE = 1e-5
+"""Of what is 1 at white: float32 sums in another order, some 1e-7 apart in each of their terms."""
 
-PARITY_TOLERANCE = 1e-3
-"""In units of the noise scale: a thousandth of the noise is 60 dB below it. Float32 sums in another
-order differ by some 1e-5 of it."""
+NOISE_TOLERANCE = 1e-3
+"""In units of the noise scale: a thousandth of the noise is 60 dB below it."""
+
+HALO_CORE = 64
+"""Side of the part of a tile that is compared, in samples."""
+
+COSTLY = 200.0
+"""kMAC per sample above which halos are measured at middle noise only, on a core of half the side:
+minutes instead of a quarter of an hour for the full networks."""
+
+AGREEMENT_SIDE = 192
+"""Of the frame whose gates are taken from every n-th sample."""
 
 
 class OnnxGraph:
-    """A graph in ONNX Runtime, called like the torch network it was made from."""
+    """A graph in ONNX Runtime, called with its inputs by name; it gives its only output."""
 
     def __init__(self, proto: onnx.ModelProto) -> None:
         self._session = onnxruntime.InferenceSession(
             proto.SerializeToString(), providers=["CPUExecutionProvider"]
         )
+        self._inputs = {each.name for each in self._session.get_inputs()}
 
-    def __call__(
-        self,
-        noisy: npt.NDArray[np.float32],
-        variance: npt.NDArray[np.float32],
-        noise_scale: npt.NDArray[np.float32],
-    ) -> npt.NDArray[np.float32]:
-        """Denoised (N, 4, h, w) from the same, its variance map and noise scales (N, 1, 1, 1)."""
-        inputs = {
-            NOISY: noisy,
-            VARIANCE: variance,
-            NOISE_SCALE: noise_scale,
-        }
-        output: npt.NDArray[np.float32] = self._session.run([DENOISED], inputs)[0]
+    def __call__(self, inputs: Mapping[str, Samples]) -> Samples:
+        """Denoised (N, C, h, w), or the gates of a statistics graph.
+
+        Args:
+            inputs: as the graph declares them, float32; what it does not take is left out.
+        """
+        taken = {name: array for name, array in inputs.items() if name in self._inputs}
+        output: Samples = self._session.run(None, taken)[0]
         return output
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Largest difference between torch and ONNX Runtime over all that was tried.
+
+    Attributes:
+        absolute: of normalised samples, or of sRGB in [0, 1].
+        of_noise: in units of the noise scale; None for networks that are not told of it.
+    """
+
+    absolute: float
+    of_noise: float | None
+
+    def __str__(self) -> str:
+        relative = "" if self.of_noise is None else f", {self.of_noise:.1e} of the noise"
+        return f"{self.absolute:.1e}{relative}"
 
 
 def check_graph(proto: onnx.ModelProto) -> None:
@@ -70,104 +94,132 @@ def check_graph(proto: onnx.ModelProto) -> None:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise BackendError("the exported graph is not valid ONNX", met=str(error)) from error
-    strange = {node.op_type for node in proto.graph.node} - ALLOWED_OPERATORS
+    strange = {node.op_type for node in proto.graph.node} - OPERATORS
     if strange:
         raise BackendError("operators that not every runtime has", met=", ".join(sorted(strange)))
     opsets = [(entry.domain, entry.version) for entry in proto.opset_import]
     if opsets != [("", OPSET)]:
         raise BackendError("wrong opset", met=opsets, wanted=OPSET)
-    if any(tensor.external_data for tensor in proto.graph.initializer):
-        raise BackendError("weights outside the file", hint="export them into it")
+    for tensor in proto.graph.initializer:
+        if tensor.external_data:
+            raise BackendError("weights outside the file", hint="export them into it")
+        if tensor.ByteSize() > MOST_CONSTANT_BYTES:
+            raise BackendError(
+                "a constant is too large for this family of networks",
+                subject=tensor.name,
+                met=f"{tensor.ByteSize()} bytes",
+                wanted=f"at most {MOST_CONSTANT_BYTES}",
+            )
 
 
-def parity(model: EdgeDenoiser, graph: OnnxGraph) -> float:
-    """Largest difference between torch and ONNX Runtime, in units of the noise scale.
+def parity(model: Exportable, graph: OnnxGraph, statistics: OnnxGraph | None = None) -> Parity:
+    """How far the graph is from the network, over PARITY_SHAPES and the three noise levels.
 
-    Over PARITY_SHAPES and the three noise levels.
+    Args:
+        model: the network.
+        graph: of it.
+        statistics: the graph that gives the gates, where the network pools.
 
     Raises:
-        BackendError: where it is not finite or above the tolerance.
+        BackendError: where a difference is not finite or above the tolerance.
     """
     rng = np.random.default_rng(0)
-    worst = 0.0
-    for (batch, height, width), (shot, read) in itertools.product(PARITY_SHAPES, LEVELS.values()):
-        signal = np.stack([dead_leaves(rng, height, width) for _ in range(batch)])
-        inputs = _conditioned(noisy_samples(signal, shot, read, rng), shot, read)
-        with torch.inference_mode():
-            expected = model(*(torch.from_numpy(array) for array in inputs)).numpy()
-        apart = float(np.max(np.abs(graph(*inputs) - expected) / inputs[2]))
-        if not apart <= PARITY_TOLERANCE:  # so that NaN is refused
-            raise BackendError(
-                "the exported graph does not compute what the network computes",
-                subject=f"batch {batch}, {height}x{width}, shot {shot}",
-                met=f"{apart:.2e} noise scales apart",
-                wanted=f"at most {PARITY_TOLERANCE}",
-            )
-        worst = max(worst, apart)
-    return worst
+    absolute, of_noise = 0.0, 0.0
+    for batch, *sides in PARITY_SHAPES:
+        height, width = (side * model.multiple_of for side in sides)
+        for level, inputs in model.frames(rng, batch, height, width):
+            expected = model.denoise(inputs)
+            gates = {} if statistics is None else {GATES: statistics(inputs)}
+            difference = np.abs(graph(inputs | gates) - expected)
+            apart = float(difference.max())
+            relative = float((difference / inputs.get(NOISE_SCALE, np.inf)).max())
+            if not (apart <= PARITY_TOLERANCE and relative <= NOISE_TOLERANCE):  # NaN is refused
+                raise BackendError(
+                    "the exported graph does not compute what the network computes",
+                    subject=f"batch {batch}, {height}x{width}, {level} noise",
+                    met=f"{apart:.2e} apart",
+                    wanted=f"at most {PARITY_TOLERANCE:.0e}, {NOISE_TOLERANCE:.0e} of the noise",
+                )
+            absolute, of_noise = max(absolute, apart), max(of_noise, relative)
+    return Parity(absolute, None if model.tensors.noise_scale is None else of_noise)
 
 
-def measured_halo(model: EdgeDenoiser, graph: OnnxGraph) -> Halo:
+def measured_halo(model: Exportable, graph: OnnxGraph) -> Halo:
     """The smallest even halos at which a tile agrees with the frame to 90 and to 120 dB, peak 1.
 
-    Measured at the three noise levels on frames of random discs, with that noise and without it: a
-    network that is told of more noise than there is looks farthest. The exact one is its receptive
-    field.
+    Found by bisection, on frames of random discs at the three noise levels, with that noise and
+    without it: a network that is told of more noise than there is looks farthest. The exact one is
+    the receptive field; where the network pools it holds for tiles that are given the same gates,
+    and the record has none.
 
     Raises:
         BackendError: where even that one does not reach 120 dB.
     """
     exact = model.halo
-    core, side = 64, 64 + 2 * (exact + 2)
-    worst = dict.fromkeys(range(0, exact + 1, 2), math.inf)
+    costly = model.kmac_per_sample > COSTLY
+    core = HALO_CORE // 2 if costly else HALO_CORE
+    margin = 2 * math.ceil(exact / 2) + 2
+    middle = slice(margin, margin + core)
     rng = np.random.default_rng(1)
-    middle = slice(exact + 2, exact + 2 + core)
-    for (shot, read), noise_is_there in itertools.product(LEVELS.values(), (True, False)):
-        samples = dead_leaves(rng, side, side)[None]
-        if noise_is_there:
-            samples = noisy_samples(samples, shot, read, rng)
-        inputs = _conditioned(samples, shot, read)
-        whole = graph(*inputs)[..., middle, middle]
-        for halo in worst:
-            cut = slice(middle.start - halo, middle.stop + halo)
-            noisy, variance = (np.ascontiguousarray(array[..., cut, cut]) for array in inputs[:2])
-            kept = slice(halo, halo + core)
-            tile = graph(noisy, variance, inputs[2])[..., kept, kept]
-            worst[halo] = min(worst[halo], psnr(tile, whole))
+    frames: list[tuple[Inputs, Samples]] = []
+    for noise in (True, False):
+        for level, inputs in model.frames(rng, 1, *[2 * margin + core] * 2, noise=noise):
+            if level == "middle" or not costly:
+                frames.append((inputs, graph(inputs)[..., middle, middle]))
 
-    if worst[exact] < 120:
+    @functools.cache
+    def agreement(halo: int) -> float:
+        cut = slice(middle.start - halo, middle.stop + halo)
+        kept = slice(halo, halo + core)
+        return min(
+            psnr(graph(_tile(inputs, cut))[..., kept, kept], whole) for inputs, whole in frames
+        )
+
+    widest = 2 * math.ceil(exact / 2)
+    if agreement(widest) < 120:
         raise BackendError(
             "tiles do not agree with the frame",
             subject=f"halo {exact}",
-            met=f"{worst[exact]:.1f} dB",
+            met=f"{agreement(widest):.1f} dB",
             wanted="at least 120 dB",
         )
 
     def smallest(decibels: float) -> int:
-        return next(halo for halo, agreement in worst.items() if agreement >= decibels)
+        low, high = 0, widest
+        while low < high:
+            middle = (low + high) // 4 * 2
+            low, high = (low, middle) if agreement(middle) >= decibels else (middle + 2, high)
+        return high
 
-    return Halo(for_90_db=smallest(90), for_120_db=smallest(120), exact=exact)
+    pools = model.tensors.gates is not None
+    return Halo(for_90_db=smallest(90), for_120_db=smallest(120), exact=None if pools else exact)
 
 
-def dead_leaves(rng: np.random.Generator, height: int, width: int) -> npt.NDArray[np.float32]:
-    """A frame (4, height, width) of overlapping random discs, in [0, 1]: edges at every scale.
+def gates_agreement(
+    model: Exportable, graph: OnnxGraph, statistics: OnnxGraph, decimation: int
+) -> float:
+    """PSNR (peak 1) of frames whose gates come of every n-th sample, against their own gates.
 
-    The dead leaves model of A. B. Lee, D. Mumford, J. Huang, "Occlusion models for natural images",
-    IJCV 41, 2001: radii follow a power law of exponent -3.
+    The lowest over the three noise levels. Tiles with the exact halo are the frame, so that it is
+    theirs, too.
+
+    Args:
+        model: a network that pools.
+        graph: of it.
+        statistics: the graph that gives its gates.
+        decimation: n.
     """
-    frame = np.full((4, height, width), 0.2, np.float32)
-    rows, columns = np.ogrid[:height, :width]
-    for _ in range(300):
-        radius = 2.0 / np.sqrt(rng.uniform(1e-3, 1.0))
-        row, column = rng.uniform(0, height), rng.uniform(0, width)
-        disc = np.square(rows - row) + np.square(columns - column) < radius * radius
-        frame[:, disc] = rng.uniform(0, 1, (4, 1)) ** 2
-    return frame
+    every_nth = slice(None, None, decimation)
+    rng = np.random.default_rng(3)
+    return min(
+        psnr(graph(inputs | {GATES: statistics(_tile(inputs, every_nth))}), graph(inputs))
+        for _, inputs in model.frames(rng, 1, AGREEMENT_SIDE, AGREEMENT_SIDE)
+    )
 
 
-def _conditioned(
-    noisy: npt.NDArray[np.float32], shot: float, read: float
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """The samples, their variance map, and one noise scale per frame."""
-    variance = variance_map(noisy, shot, read)
-    return noisy, variance, np.sqrt(variance.mean(axis=(1, 2, 3), keepdims=True))
+def _tile(inputs: Inputs, cut: slice) -> Inputs:
+    """These rows and columns of the inputs that have the frame's size."""
+    return {
+        name: np.ascontiguousarray(array[..., cut, cut]) if array.shape[-1] > 1 else array
+        for name, array in inputs.items()
+    }

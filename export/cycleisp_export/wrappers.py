@@ -1,6 +1,7 @@
-r"""A bundle's RAW network as one graph that takes a single tensor, the noise baked in.
+r"""A bundle's network as one graph that takes a single tensor, for RAW with the noise baked in.
 
-Nodes are put before and after those of the network, which stay as they are:
+That of sRGB takes one already. For RAW, nodes are put before and after those of the network, which
+stay as they are:
 
     mosaic  ->  reflect, pack  ->  noisy  ->  variance  ->  noise scale
                                      \__________|_______________|
@@ -26,7 +27,14 @@ from cycleisp_runtime.errors import BackendError, BundleError
 from cycleisp_runtime.tiles import LEAST_NOISE_SCALE
 from cycleisp_runtime.writers import atomic_output
 
-__all__ = ["darktable_graph", "mosaic_graph", "packed_graph", "write_one_input"]
+__all__ = [
+    "darktable_graph",
+    "mosaic_graph",
+    "packed_graph",
+    "picture_graph",
+    "refuse_pooling",
+    "write_one_input",
+]
 
 FRAME_MEAN = 0.18
 """Normalised signal whose noise is the noise scale of a graph that only ever sees tiles: middle
@@ -43,10 +51,11 @@ def packed_graph(bundle: Bundle, noise: BakedNoise) -> onnx.ModelProto:
     that whole frames, not tiles, are to be fed.
 
     Raises:
-        BundleError: where the network is not one for RAW, or not what the bundle says.
+        BundleError: where the network is not one for RAW, or pools over the frame, or is not what
+            the bundle says.
         BackendError: where the two make no valid graph.
     """
-    wrapper = _Wrapper(bundle, noise)
+    wrapper = _NoiseWrapper(bundle, noise)
     wrapper.variance()
     wrapper.noise_scale_of_the_frame()
     return wrapper.graph("packed R Gr Gb B", bundle.record.multiple_of)
@@ -58,7 +67,7 @@ def mosaic_graph(bundle: Bundle, noise: BakedNoise, phase: Phase) -> onnx.ModelP
     H and W are multiples of twice the record's ``multiple_of``; samples that complete the outer
     cells are reflected, as ``bayer.pack`` does. Otherwise as ``packed_graph``.
     """
-    wrapper = _Wrapper(bundle, noise)
+    wrapper = _NoiseWrapper(bundle, noise)
     multiple = 2 * bundle.record.multiple_of
     wrapper.pack(phase, multiple)
     wrapper.variance()
@@ -78,23 +87,69 @@ def darktable_graph(bundle: Bundle, noise: BakedNoise, tile: int) -> onnx.ModelP
     Raises:
         BundleError, BackendError: as ``packed_graph``.
     """
-    wrapper = _Wrapper(bundle, noise)
+    wrapper = _NoiseWrapper(bundle, noise)
     wrapper.variance()
     wrapper.noise_scale_of_a_grey_frame()
     wrapper.camera_rgb(tile)
     return wrapper.graph("packed R Gr Gb B to camera RGB", bundle.record.multiple_of)
 
 
-def write_one_input(
-    bundle: Bundle, noise: BakedNoise, phase: Phase | None, output: Path, *, force: bool
-) -> None:
-    """Write ``packed_graph``, or ``mosaic_graph`` where a phase is given, as an ONNX file.
+def picture_graph(bundle: Bundle, tile: int | None = None) -> onnx.ModelProto:
+    """From noisy to denoised, both (N, 3, H, W) float32, R, G, B of sRGB in [0, 1].
+
+    H and W are multiples of the record's ``multiple_of``; with ``tile`` the shape is
+    (1, 3, tile, tile).
 
     Raises:
-        BundleError, BackendError: as these two.
+        BundleError: where the network is not one for sRGB, or pools over the frame, or is not what
+            the bundle says.
+        BackendError: where it makes no valid graph.
+    """
+    if bundle.record.task != "srgb":
+        raise BundleError(
+            "not a network for pictures",
+            subject=bundle.folder,
+            met=bundle.record.task,
+            wanted="srgb",
+        )
+    wrapper = _Wrapper(bundle)
+    if tile is not None:
+        wrapper.fix_sides(tile)
+    return wrapper.graph("R G B", bundle.record.multiple_of)
+
+
+def refuse_pooling(bundle: Bundle) -> None:
+    """Nothing, where a network needs no second graph.
+
+    Raises:
+        BundleError: where it pools over the frame.
+    """
+    if bundle.record.pooling is not None:
+        raise BundleError(
+            "the network pools over the frame, for which other programs have no second graph",
+            subject=bundle.folder,
+            hint="convert a network of size tiny or edge",
+        )
+
+
+def write_one_input(
+    bundle: Bundle, noise: BakedNoise | None, phase: Phase | None, output: Path, *, force: bool
+) -> None:
+    """Write a graph of one input as an ONNX file.
+
+    That of ``picture_graph`` without noise, else of ``packed_graph``, or of ``mosaic_graph`` where
+    a phase is given.
+
+    Raises:
+        BundleError, BackendError: as these three.
         OutputError: where ``output`` exists and ``force`` is off, or cannot be written.
     """
-    proto = packed_graph(bundle, noise) if phase is None else mosaic_graph(bundle, noise, phase)
+    if noise is None:
+        proto = picture_graph(bundle)
+    elif phase is None:
+        proto = packed_graph(bundle, noise)
+    else:
+        proto = mosaic_graph(bundle, noise, phase)
     network = bundle.folder / bundle.record.precisions["fp32"].file
     with atomic_output(output, source=network, force=force) as file:
         file.write(proto.SerializeToString(deterministic=True))
@@ -106,6 +161,67 @@ class _Wrapper:
     Input and output of the whole are the network's own until a method replaces them.
     """
 
+    def __init__(self, bundle: Bundle) -> None:
+        refuse_pooling(bundle)
+        # Checks that the network has the tensors of the record, and no data outside its file.
+        OnnxRuntimeBackend(bundle, threads=1).close()
+        self._bundle, self._names = bundle, bundle.record.tensors
+        self._told: dict[str, str] = {}
+        self._proto = onnx.load_model_from_string(bundle.model("fp32"))
+        self._before: list[onnx.NodeProto] = []
+        self._after: list[onnx.NodeProto] = []
+        values = [*self._proto.graph.input, *self._proto.graph.output]
+        by_name = {value.name: value for value in values}
+        self._input, self._output = by_name[self._names.noisy], by_name[self._names.denoised]
+
+    def fix_sides(self, tile: int) -> None:
+        """One tile of this side, in the input's samples, instead of any number of any size."""
+        channels = self._bundle.record.channels
+        self._input = _samples(self._names.noisy, 1, channels, tile, tile)
+        self._output = _samples(self._names.denoised, 1, channels, tile, tile)
+
+    def graph(self, layout: str, multiple: int) -> onnx.ModelProto:
+        """The whole, checked; ``layout`` and ``multiple`` of the sides go into its metadata."""
+        proto, record = self._proto, self._bundle.record
+        nodes = [*self._before, *proto.graph.node, *self._after]
+        for field, content in (
+            ("node", nodes),
+            ("input", [self._input]),
+            ("output", [self._output]),
+            ("value_info", []),
+        ):
+            proto.graph.ClearField(field)
+            getattr(proto.graph, field).extend(content)
+        helper.set_model_props(
+            proto,
+            {
+                "model": f"cycleisp {record.name}",
+                "layout": layout,
+                "sides_multiple_of": str(multiple),
+                "normalisation": record.normalisation,
+                **self._told,
+                "license": record.license,
+                "weights_sha256": record.provenance.weights_sha256,
+                "bundle_sha256": self._bundle.sha256,
+            },
+        )
+        try:
+            onnx.checker.check_model(proto, full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            raise BackendError(
+                "the network cannot be wrapped", subject=self._bundle.folder, met=str(error)
+            ) from error
+        return proto
+
+    def _constant(self, name: str, value: npt.NDArray[np.float32 | np.int64]) -> str:
+        tensor = numpy_helper.from_array(value, f"wrapper.{name}")
+        self._proto.graph.initializer.append(tensor)
+        return f"wrapper.{name}"
+
+
+class _NoiseWrapper(_Wrapper):
+    """A RAW network with the noise that it must be told of."""
+
     def __init__(self, bundle: Bundle, noise: BakedNoise) -> None:
         if bundle.record.task != "raw":
             raise BundleError(
@@ -114,23 +230,17 @@ class _Wrapper:
                 met=bundle.record.task,
                 wanted="raw",
             )
-        # Checks that the network has the tensors of the record, and no data outside its file.
-        OnnxRuntimeBackend(bundle, threads=1).close()
-        self._bundle, self._noise = bundle, noise
-        self._names = names = bundle.record.tensors
-        if names.variance is None or names.noise_scale is None or bundle.record.variance is None:
+        super().__init__(bundle)
+        names = bundle.record.tensors
+        if names.variance is None or names.noise_scale is None:
             raise BundleError(
                 "only networks that are told of the noise can be wrapped",
                 subject=bundle.folder,
                 met=f"inputs {', '.join(names.inputs)}",
             )
         self._variance, self._noise_scale = names.variance, names.noise_scale
-        self._proto = onnx.load_model_from_string(bundle.model("fp32"))
-        self._before: list[onnx.NodeProto] = []
-        self._after: list[onnx.NodeProto] = []
-        values = [*self._proto.graph.input, *self._proto.graph.output]
-        by_name = {value.name: value for value in values}
-        self._input, self._output = by_name[self._names.noisy], by_name[self._names.denoised]
+        self._noise = noise
+        self._told = {"variance": str(bundle.record.variance), "noise": str(noise)}
 
     def variance(self) -> None:
         """shot * max(x, 0) + read per plane, as ``NoiseModel.variance``."""
@@ -193,45 +303,6 @@ class _Wrapper:
         ]
         self._input = _samples(self._names.noisy, 1, 4, tile, tile)
         self._output = _samples("camera_rgb", 1, 3, side, side)
-
-    def graph(self, layout: str, multiple: int) -> onnx.ModelProto:
-        """The whole, checked; ``layout`` and ``multiple`` of the sides go into its metadata."""
-        proto, record = self._proto, self._bundle.record
-        nodes = [*self._before, *proto.graph.node, *self._after]
-        for field, content in (
-            ("node", nodes),
-            ("input", [self._input]),
-            ("output", [self._output]),
-            ("value_info", []),
-        ):
-            proto.graph.ClearField(field)
-            getattr(proto.graph, field).extend(content)
-        helper.set_model_props(
-            proto,
-            {
-                "model": f"cycleisp {record.name}",
-                "layout": layout,
-                "sides_multiple_of": str(multiple),
-                "normalisation": record.normalisation,
-                "variance": str(record.variance),
-                "noise": str(self._noise),
-                "license": record.license,
-                "weights_sha256": record.provenance.weights_sha256,
-                "bundle_sha256": self._bundle.sha256,
-            },
-        )
-        try:
-            onnx.checker.check_model(proto, full_check=True)
-        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-            raise BackendError(
-                "the network cannot be wrapped", subject=self._bundle.folder, met=str(error)
-            ) from error
-        return proto
-
-    def _constant(self, name: str, value: npt.NDArray[np.float32 | np.int64]) -> str:
-        tensor = numpy_helper.from_array(value, f"wrapper.{name}")
-        self._proto.graph.initializer.append(tensor)
-        return f"wrapper.{name}"
 
 
 def _border(phase: Phase, multiple: int) -> tuple[int, int, int, int]:

@@ -77,28 +77,27 @@ def test_outputs_that_exist_are_kept(photographs: tuple[Path, ...], tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "line"),
+    ("arguments", "line"),
     [
-        ((RAW_BAD / "xtrans_6x6.dng", "-o", "set.npz"), 1, "no usable tile of 256x256"),
-        ((RAW, "-o", "set.npz", "--task", "srgb"), 1, "no usable tile of 256x256"),
-        (("frame.dng", "-o", "set.npy"), 2, "a calibration set is one file"),
-        (("frame.dng", "-o", "set.npz", "--tile", "100"), 2, "not a side that tiles can have"),
-        (("frame.dng", "-o", "set.npz", "--tiles", "100000"), 2, "tiles: out of range"),
-        (("frame.dng", "-o", "set.npz", "--noise", "much"), 2, "is not two numbers"),
-        (("frame.dng", "-o", "set.npz", "--noise", "2,0"), 1, "coefficients are out of range"),
-        (("frame.dng", "-o", "no/where/set.npz"), 1, "the folder does not exist"),
+        ((RAW_BAD / "xtrans_6x6.dng", "-o", "set.npz"), "no usable tile of 256x256"),
+        ((RAW, "-o", "set.npz", "--task", "srgb"), "no usable tile of 256x256"),
+        (("frame.dng", "-o", "set.npy"), "a calibration set is one file"),
+        (("frame.dng", "-o", "set.npz", "--tile", "100"), "not a side that tiles can have"),
+        (("frame.dng", "-o", "set.npz", "--tiles", "100000"), "tiles: out of range"),
+        (("frame.dng", "-o", "set.npz", "--noise", "much"), "is not two numbers"),
+        (("frame.dng", "-o", "set.npz", "--noise", "2,0"), "coefficients are out of range"),
+        (("frame.dng", "-o", "no/where/set.npz"), "the folder does not exist"),
     ],
 )
 def test_refusals_are_one_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     arguments: tuple[str | Path, ...],
-    code: int,
     line: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     result = calibrate(*arguments)
-    assert result.exit_code == code
+    assert result.exit_code == 1
     assert line in result.stderr
     assert result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []

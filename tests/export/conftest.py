@@ -20,6 +20,7 @@ from cycleisp.training.settings import settings_as_yaml
 from cycleisp_calibration.set_file import CalibrationSet
 from cycleisp_calibration.sets import build_calibration_set
 from cycleisp_calibration.survey import SetSettings
+from cycleisp_export.exportable import Exportable, exportable
 from cycleisp_export.loss import read_clean_tiles
 from tests.helpers import ROOT
 from tests.training.golden_weights import fill_with_golden_weights
@@ -36,6 +37,18 @@ def network() -> Callable[[str], EdgeDenoiser]:
         assert isinstance(model, EdgeDenoiser)
         fill_with_golden_weights(model, frozenset({"tail.weight"}))
         return model.eval()
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def denoiser() -> Callable[[str, str], Exportable]:
+    """A denoiser of a name and size, whose every weight and bias does something."""
+
+    def build(name: str, size: str) -> Exportable:
+        model = create_model(name, size)
+        fill_with_golden_weights(model, frozenset({"tail.weight", "tail.0.weight"}))
+        return exportable(model.eval().requires_grad_(False))
 
     return build
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
 from torch import Tensor
 
@@ -16,29 +17,33 @@ from cycleisp_export.activation_steps import (
     entropy_bins,
     percentile_bins,
 )
-from cycleisp_export.graph import edge_graph
+from cycleisp_export.edge_graph import edge_graph
 from cycleisp_export.typed_graph import TypedGraph
 
 METHODS: tuple[CalibrationMethod, ...] = ("minmax", "entropy", "percentile")
 
 
-def test_methods_give_a_step_to_every_convolution(
+def taken_by_convolutions(proto: onnx.ModelProto) -> list[str]:
+    return [node.input[0] for node in proto.graph.node if node.op_type == "Conv"]
+
+
+def test_methods_give_a_step_to_every_tensor(
     trained: EdgeDenoiser, calibration: CalibrationSet
 ) -> None:
     proto = edge_graph(trained, {})
+    tensors = taken_by_convolutions(proto)
     steps = {
-        method: activation_steps(TypedGraph(proto), proto, calibration.arrays, method)
+        method: activation_steps(TypedGraph(proto), tensors, calibration.arrays, method)
         for method in METHODS
     }
-    convolutions = [node.name for node in proto.graph.node if node.op_type == "Conv"]
     for method in METHODS:
-        assert list(steps[method]) == convolutions
-    for name in convolutions:
+        assert list(steps[method]) == tensors
+    for name in tensors:
         assert 0 < steps["percentile"][name] <= steps["minmax"][name]
         assert 0 < steps["entropy"][name] <= steps["minmax"][name]
     # The signal is clipped at 4 noise scales, which is no rare value; features have long tails.
-    assert steps["percentile"]["head"] == pytest.approx(4 / 127, rel=1e-3)
-    assert steps["percentile"]["group1.block1.conv0"] < 0.7 * steps["minmax"]["group1.block1.conv0"]
+    assert steps["percentile"]["cells"] == pytest.approx(4 / 127, rel=1e-3)
+    assert steps["percentile"]["group1.block0"] < 0.7 * steps["minmax"]["group1.block0"]
 
 
 def test_the_percentile_is_one_of_magnitudes(
@@ -52,12 +57,12 @@ def test_the_percentile_is_one_of_magnitudes(
         if name == "body":
             magnitudes.append(tensor.abs().numpy().ravel())
 
-    graph(tiles["noisy"], tiles["variance"], tiles["noise_scale"], observe=observe)
+    graph(tiles, observe=observe)
     values = np.concatenate(magnitudes)
-    steps = activation_steps(graph, proto, tiles, "percentile")
+    steps = activation_steps(graph, ["body"], tiles, "percentile")
     # To one of 2048 bins.
     wanted, bin_width = np.percentile(values, PERCENTILE), float(values.max()) / 2048
-    assert steps["tail"] * 127 == pytest.approx(wanted, abs=1.5 * bin_width)
+    assert steps["body"] * 127 == pytest.approx(wanted, abs=1.5 * bin_width)
 
 
 def test_the_percentile_is_counted_in_values() -> None:

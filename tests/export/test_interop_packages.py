@@ -8,20 +8,21 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
 from click.testing import CliRunner
 
 from cycleisp_export.baked_noise import BakedNoise
-from cycleisp_export.darktable import TILE, write_darktable
+from cycleisp_export.darktable import PICTURE_TILE, TILE, write_darktable
 from cycleisp_export.triton import triton_config, write_triton
 from cycleisp_runtime.bundle import Bundle, find_bundle
 from cycleisp_runtime.cli import main
 from cycleisp_runtime.errors import OutputError, SettingsError
 from cycleisp_runtime.noise import NoiseModel
-from tests.helpers import ROOT, write_bundle
-from tests.networks import residual_network
+from tests.helpers import ROOT, for_pictures, write_bundle, write_pooling_bundle
+from tests.networks import GATES, picture_network, pooling_networks, residual_network
 
 NOISE = BakedNoise(NoiseModel.uniform(1e-3, 1e-6), "camera of a test, ISO 800")
 PROFILE = ROOT / "tests" / "data" / "noise_profiles" / "pmrid_reno10x.json"
@@ -90,19 +91,22 @@ def test_the_packaged_graph_runs_on_a_whole_tile(package: Path) -> None:
     assert np.isfinite(camera_rgb).all()
 
 
+def validate(package: Path, task: str, kind: str, folder: Path) -> None:
+    """Let darktable's own validator say what it thinks of a package, in ``folder``."""
+    reason = "needs darktable-ai-sdk, darktable's validator"
+    validator = pytest.importorskip("dt_ai_sdk.validate", reason=reason)
+    config = importlib.import_module("dt_ai_sdk.config")
+    with zipfile.ZipFile(package) as opened:
+        opened.extractall(folder / "output")
+    model = config.ModelConfig(id=package.stem, name="n", description="d", task=task, type=kind)
+    model.root_dir = folder
+    validator.run_validation(model)
+
+
 def test_darktables_own_validator_passes_it(
     package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    reason = "needs darktable-ai-sdk, darktable's validator"
-    validate = pytest.importorskip("dt_ai_sdk.validate", reason=reason)
-    config = importlib.import_module("dt_ai_sdk.config")
-    with zipfile.ZipFile(package) as opened:
-        opened.extractall(tmp_path / "output")
-    model = config.ModelConfig(
-        id="night-iso800", name="n", description="d", task="rawdenoise", type="multi"
-    )
-    model.root_dir = tmp_path
-    validate.run_validation(model)
+    validate(package, "rawdenoise", "multi", tmp_path)
     assert "Result: PASS" in capsys.readouterr().out
 
 
@@ -204,21 +208,21 @@ def test_the_command_converts_and_replaces_only_by_force(target: str, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("target", "options", "problem"),
+    ("target", "options", "problem", "exit_code"),
     [
-        ("triton", ["--noise", "1e-3,1e-6"], "triton takes the noise with every request"),
-        ("triton", ["--mosaic", "RGGB"], "only one-input takes a mosaic"),
-        ("darktable", ["--mosaic", "RGGB"], "only one-input takes a mosaic"),
-        ("darktable", ["--iso", "800"], "the noise is not determined"),
-        ("one-input", ["--noise", "1e-3,1e-6"], "the noise is not determined"),
-        ("one-input", ["--noise", "two"], "'two' is not two numbers"),
+        ("triton", ["--noise", "1e-3,1e-6"], "triton takes the noise with every request", 1),
+        ("triton", ["--mosaic", "RGGB"], "only one-input takes a mosaic", 1),
+        ("darktable", ["--mosaic", "RGGB"], "only one-input takes a mosaic", 1),
+        ("darktable", ["--iso", "800"], "the noise is not determined", 1),
+        ("one-input", ["--noise", "1e-3,1e-6"], "the noise is not determined", 1),
+        ("one-input", ["--noise", "two"], "'two' is not two numbers", 2),
     ],
 )
 def test_options_that_do_not_fit_are_refused(
-    target: str, options: list[str], problem: str, tmp_path: Path
+    target: str, options: list[str], problem: str, exit_code: int, tmp_path: Path
 ) -> None:
     code, told, complaints = convert(tmp_path, target, *options)
-    assert (code, told) == (2, "")
+    assert (code, told) == (exit_code, "")
     assert problem in complaints
     assert list(tmp_path.iterdir()) == []
 
@@ -230,16 +234,89 @@ def test_unknown_targets_are_refused(tmp_path: Path) -> None:
     assert "'lightroom' is not one of 'darktable', 'triton', 'one-input'" in done.stderr
 
 
-@pytest.mark.parametrize("target", ["darktable", "one-input"])
-def test_srgb_networks_are_refused(target: str, tmp_path: Path) -> None:
-    network = residual_network().SerializeToString()
-    bundle = write_bundle(tmp_path / "photo.bundle", network, task="srgb")
-    code, told, complaints = convert(tmp_path, target, bundle=str(bundle))
+@pytest.fixture(name="pictures")
+def bundle_for_pictures(tmp_path: Path) -> Bundle:
+    network = picture_network().SerializeToString()
+    return Bundle.load(write_bundle(tmp_path / "photo.bundle", network, **for_pictures()))
+
+
+def converted(bundle: Bundle, target: str, output: Path, *options: str) -> tuple[int, str]:
+    given = ["convert", str(bundle.folder), "--target", target, "-o", str(output), *options]
+    done = CliRunner().invoke(main, given)
+    return done.exit_code, done.stderr
+
+
+def test_darktable_gets_srgb_networks_as_they_are(pictures: Bundle, tmp_path: Path) -> None:
+    package = tmp_path / "photo.dtmodel"
+    assert converted(pictures, "darktable", package) == (0, "")
+    with zipfile.ZipFile(package) as opened:
+        assert opened.namelist() == ["photo/config.json", "photo/model.onnx"]
+        config = json.loads(opened.read("photo/config.json"))
+        proto = onnx.load_model_from_string(opened.read("photo/model.onnx"))
+    assert (config["task"], config["num_inputs"]) == ("denoise", 1)
+    assert config["attributes"] == {"input_sizes": [PICTURE_TILE]}
+    original = onnx.load_model_from_string(pictures.model("fp32"))
+    assert list(proto.graph.node) == list(original.graph.node)
+    for value in (*proto.graph.input, *proto.graph.output):
+        sides = [each.dim_value for each in value.type.tensor_type.shape.dim]
+        assert sides == [1, 3, PICTURE_TILE, PICTURE_TILE]
+
+
+def test_darktables_own_validator_passes_srgb(
+    pictures: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = tmp_path / "photo.dtmodel"
+    write_darktable(pictures, None, package, force=False)
+    validate(package, "denoise", "single", tmp_path)
+    assert "Result: PASS" in capsys.readouterr().out
+
+
+def test_an_srgb_network_takes_one_input_already(pictures: Bundle, tmp_path: Path) -> None:
+    output = tmp_path / "photo.onnx"
+    assert converted(pictures, "one-input", output) == (0, "")
+    tile = np.random.default_rng(0).uniform(0, 1, (2, 3, 18, 30)).astype(np.float32)
+
+    def run(network: bytes) -> npt.NDArray[np.float32]:
+        session = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"])
+        result: npt.NDArray[np.float32] = session.run(None, {"noisy": tile})[0]
+        return result
+
+    np.testing.assert_array_equal(run(output.read_bytes()), run(pictures.model("fp32")))
+
+
+def test_triton_gets_srgb_networks(pictures: Bundle, tmp_path: Path) -> None:
+    assert converted(pictures, "triton", tmp_path / "photo") == (0, "")
+    config = (tmp_path / "photo" / "config.pbtxt").read_text("utf-8")
+    assert 'input { name: "noisy" data_type: TYPE_FP32 dims: [3, -1, -1] }' in config
+    assert (tmp_path / "photo" / "1" / "model.onnx").read_bytes() == pictures.model("fp32")
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--noise", "1e-3,1e-6"], "sRGB has no noise model"),
+        (["--mosaic", "RGGB"], "a network for pictures takes no mosaic"),
+    ],
+)
+def test_srgb_networks_have_no_options(
+    pictures: Bundle, options: list[str], problem: str, tmp_path: Path
+) -> None:
+    code, complaints = converted(pictures, "one-input", tmp_path / "photo.onnx", *options)
+    assert (code, problem in complaints) == (1, True)
+    assert list(tmp_path.iterdir()) == [pictures.folder]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_networks_of_two_graphs_are_refused(target: str, tmp_path: Path) -> None:
+    network, statistics = (proto.SerializeToString() for proto in pooling_networks(4))
+    folder = write_pooling_bundle(tmp_path / "full.bundle", network, statistics, gates=GATES)
+    code, told, complaints = convert(tmp_path, target, bundle=str(folder))
     assert (code, told) == (1, "")
     assert complaints == (
-        f"cycleisp: error: {bundle}: noise is baked into RAW networks only (met srgb, wanted raw)\n"
+        f"cycleisp: error: {folder}: the network pools over the frame, for which other programs "
+        "have no second graph; convert a network of size tiny or edge\n"
     )
-    assert list(tmp_path.iterdir()) == [bundle]
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_what_is_no_model_of_triton_is_never_replaced(tmp_path: Path) -> None:
@@ -265,7 +342,7 @@ def test_noise_outside_of_training_is_said(tmp_path: Path) -> None:
     assert done.exit_code == 0
     assert done.stderr == (
         "cycleisp: warning: shot noise 1e-06 is outside of the model's training range, "
-        "2e-05 to 0.02\n"
+        "shot 2e-05 to 0.02\n"
     )
 
 

@@ -14,7 +14,13 @@ import pytest
 
 from cycleisp_export.baked_noise import BakedNoise, baked_noise
 from cycleisp_export.graph import TENSORS
-from cycleisp_export.wrappers import FRAME_MEAN, darktable_graph, mosaic_graph, packed_graph
+from cycleisp_export.wrappers import (
+    FRAME_MEAN,
+    darktable_graph,
+    mosaic_graph,
+    packed_graph,
+    picture_graph,
+)
 from cycleisp_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cycleisp_runtime.bayer import Phase, pack, unpack
 from cycleisp_runtime.bundle import Bundle, find_bundle
@@ -225,6 +231,11 @@ def test_the_graph_is_the_same_every_time_and_tells_of_no_machine(
         tensor.ClearField("raw_data")
     paths = rb"/\w+/|\w:\\|site-packages|\.py\b|" + re.escape(str(Path.home()).encode())
     assert not re.search(paths, proto.SerializeToString())
+
+
+def test_raw_networks_are_none_for_pictures(bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match=r"not a network for pictures \(met raw, wanted srgb"):
+        picture_graph(bundle)
 
 
 @GRAPHS

@@ -12,17 +12,23 @@ import pytest
 import torch
 from onnx import TensorProto, numpy_helper
 
+from cycleisp.models import create_model
 from cycleisp.models.edge import EdgeDenoiser
 from cycleisp.noise import LEVELS
 from cycleisp_calibration.set_file import CalibrationSet
-from cycleisp_export.graph import NumberTypes, edge_graph
+from cycleisp_calibration.sets import build_calibration_set
+from cycleisp_calibration.survey import SetSettings
+from cycleisp_export.edge_graph import edge_graph
+from cycleisp_export.exportable import exportable
+from cycleisp_export.graph import NumberTypes
 from cycleisp_export.half_range import HALF_MOST, check_half_range, nodes_beyond_half
 from cycleisp_export.loss import JudgedTiles, read_clean_tiles
-from cycleisp_export.precisions import Reduced, Reducer
+from cycleisp_export.precisions import LowerPrecisions, Reduced, Reducer, lower_precisions
 from cycleisp_export.typed_graph import TypedGraph
 from cycleisp_export.verify import OnnxGraph
 from cycleisp_runtime.bundle import NoiseRange
-from cycleisp_runtime.errors import BackendError, CalibrationError, InputError
+from cycleisp_runtime.errors import BackendError, CalibrationError, InputError, SettingsError
+from tests.helpers import ROOT
 
 Tiles = list[npt.NDArray[np.float32]]
 
@@ -31,14 +37,14 @@ NOISE = NoiseRange(shot_min=2e-5, shot_max=2e-2)
 
 @pytest.fixture(name="reducer", scope="module")
 def reducer_of_the_trained(trained: EdgeDenoiser, clean: Tiles) -> Reducer:
-    return Reducer(trained, {}, NOISE, clean)
+    return Reducer(exportable(trained), {}, NOISE, clean)
 
 
 def in_int8(
     reducer: Reducer, calibration: CalibrationSet, budget: float, said: list[str] | None = None
 ) -> Reduced:
     progress = [] if said is None else said
-    return reducer.int8(calibration, "percentile", budget, progress.append)
+    return reducer.int8(reducer.calibrated(calibration, "percentile"), budget, progress.append)
 
 
 def convolutions(proto: onnx.ModelProto) -> list[str]:
@@ -82,12 +88,13 @@ def test_layers_that_leave_the_range_of_fp16_are_named_and_kept(
     large = with_large_features(trained)
     block = ["group0.block0.conv0", "group0.block0.relu", "group0.block0.conv1"]
     proto = edge_graph(large, {})
-    assert nodes_beyond_half(TypedGraph(proto), proto, NOISE) == block
+    assert nodes_beyond_half(exportable(large), TypedGraph(proto), proto, NOISE) == block
 
+    overflowing = edge_graph(large, {}, NumberTypes(half=True))
     with pytest.raises(BackendError, match=r"group0\.block0\.conv0: the network leaves the range"):
-        check_half_range(TypedGraph(edge_graph(large, {}, NumberTypes(half=True))), NOISE)
+        check_half_range(exportable(large), TypedGraph(overflowing), NOISE)
 
-    reduced = Reducer(large, {}, NOISE, clean).half()
+    reduced = Reducer(exportable(large), {}, NOISE, clean).half()
     assert sorted(reduced.reduction.kept) == sorted(block)
     types = types_of(reduced.proto)
     assert {name for name in convolutions(proto) if types[name] == TensorProto.FLOAT} == {
@@ -98,7 +105,7 @@ def test_layers_that_leave_the_range_of_fp16_are_named_and_kept(
 
 def test_the_hard_frames_stay_in_range(trained: EdgeDenoiser) -> None:
     proto = edge_graph(trained, {})
-    assert nodes_beyond_half(TypedGraph(proto), proto, NOISE) == []
+    assert nodes_beyond_half(exportable(trained), TypedGraph(proto), proto, NOISE) == []
     assert HALF_MOST < 65504 / 2
 
 
@@ -181,7 +188,7 @@ def test_int8_in_torch_loses_what_it_loses_in_onnx_runtime(
     trained: EdgeDenoiser, clean: Tiles, reducer: Reducer, calibration: CalibrationSet
 ) -> None:
     proto = in_int8(reducer, calibration, 0.2).proto
-    judged = JudgedTiles(clean, OnnxGraph(edge_graph(trained, {})))
+    judged = JudgedTiles(exportable(trained), clean, OnnxGraph(edge_graph(trained, {})))
     in_torch, _ = judged.losses(TypedGraph(proto))
     in_runtime, _ = judged.losses(OnnxGraph(proto))
     for level in LEVELS:
@@ -196,10 +203,37 @@ def test_a_layer_that_sees_only_zeros_is_refused(
     with torch.no_grad():
         for parameter in dead.get_submodule("body.1.body.0.body.0").parameters():
             parameter.zero_()
-    with pytest.raises(CalibrationError, match=r"group1\.block0\.conv1: the input of a layer is 0"):
-        in_int8(Reducer(dead, {}, NOISE, clean), calibration, 0.2)
+    with pytest.raises(CalibrationError, match=r"group1\.block0\.relu: what a layer takes or"):
+        in_int8(Reducer(exportable(dead), {}, NOISE, clean), calibration, 0.2)
 
 
 def test_too_few_photographs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"too few photographs .*met 0, wanted at least 2"):
         read_clean_tiles(tmp_path)
+
+
+def test_int8_of_a_network_that_pools_is_refused(tmp_path: Path) -> None:
+    network = exportable(create_model("raw_denoiser", "small").eval().requires_grad_(False))
+    wanted = LowerPrecisions(
+        ("int8",), ROOT / "examples" / "photographs", tmp_path / "set.npz", "percentile", 0.2, print
+    )
+    with pytest.raises(SettingsError, match="INT8 is for edge networks"):
+        next(lower_precisions(network, {}, NOISE, wanted))
+
+
+def test_int8_of_an_srgb_network_is_made_and_judged() -> None:
+    network = exportable(create_model("srgb_denoiser", "tiny").eval().requires_grad_(False))
+    photographs = sorted((ROOT / "examples" / "photographs").glob("*.jpg"))[:3]
+    settings = SetSettings(task="srgb", tiles=6, side=128)
+    tiles = build_calibration_set(photographs, settings).calibration
+    clean = read_clean_tiles(ROOT / "examples" / "photographs", "srgb")[-4:]
+    assert clean[0].shape == (3, 128, 128)
+    reducer = Reducer(network, {}, None, [tile[:, :64, :64] for tile in clean])
+    calibrated = reducer.calibrated(tiles, "percentile")
+    for reduced in (
+        reducer.half(),
+        reducer.int8(calibrated, 0.2, print),
+        reducer.cpu_int8(calibrated, 0.2, print),
+    ):
+        assert reduced.reduction.loss_db.keys() == LEVELS.keys()
+        assert [each.name for each in reduced.proto.graph.input] == ["noisy"]
