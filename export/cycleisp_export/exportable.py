@@ -104,7 +104,7 @@ class Exportable(ABC):
         return None
 
     @abstractmethod
-    def denoise(self, inputs: Inputs) -> Samples:
+    def denoise(self, inputs: Mapping[str, Samples]) -> Samples:
         """The same in torch, (N, channels, h, w): gates are those of these frames themselves."""
 
     def inputs(self, noisy: Samples, variance: Samples | None = None) -> Inputs:
@@ -184,7 +184,7 @@ class _RawEdge(Exportable):
     ) -> onnx.ModelProto:
         return edge_graph(self._model, metadata, types)
 
-    def denoise(self, inputs: Inputs) -> Samples:
+    def denoise(self, inputs: Mapping[str, Samples]) -> Samples:
         return _in_torch(self._model, [inputs[name] for name in (NOISY, VARIANCE, NOISE_SCALE)])
 
 
@@ -204,7 +204,7 @@ class _SrgbEdge(Exportable):
     ) -> onnx.ModelProto:
         return srgb_edge_graph(self._model, metadata, types)
 
-    def denoise(self, inputs: Inputs) -> Samples:
+    def denoise(self, inputs: Mapping[str, Samples]) -> Samples:
         return _in_torch(self._model, [inputs[NOISY]])
 
 
@@ -232,7 +232,7 @@ class _Pooling(Exportable):
     def statistics(self, metadata: Mapping[str, str]) -> onnx.ModelProto:
         return statistics_graph(self._model, metadata)
 
-    def denoise(self, inputs: Inputs) -> Samples:
+    def denoise(self, inputs: Mapping[str, Samples]) -> Samples:
         if not self._raw:
             return _in_torch(self._model, [inputs[NOISY]])
         return _in_torch(self._model, [inputs[NOISY].clip(0, 1), inputs[VARIANCE]])

@@ -88,18 +88,27 @@ class NoiseModel:
         self,
         packed: npt.NDArray[np.float32],
         out: npt.NDArray[np.float32] | None = None,
+        planes: slice = slice(None),
     ) -> npt.NDArray[np.float32]:
         """Variance map (4, h, w) float32 of a packed normalised frame (4, h, w).
 
         shot * max(x, 0) + read: computed from the noisy data, the only data there is. Written into
-        ``out`` where one is given, so that tiles need no new memory.
+        ``out`` where one is given, so that tiles need no new memory. ``planes`` are those of the
+        four that ``packed`` holds.
         """
-        shot = np.asarray(self.shot, np.float32)[:, None, None]
-        read = np.asarray(self.read, np.float32)[:, None, None]
-        variance = np.maximum(packed, np.float32(0), out=out)
+        shot = np.asarray(self.shot, np.float32)[planes, None, None]
+        read = np.asarray(self.read, np.float32)[planes, None, None]
+        variance = light(packed, out)
         variance *= shot
         variance += read
         return variance
+
+
+def light(
+    values: npt.NDArray[np.float32], out: npt.NDArray[np.float32] | None = None
+) -> npt.NDArray[np.float32]:
+    """max(x, 0) of normalised samples float32: what shot noise grows with."""
+    return np.clip(values, np.float32(0), np.float32(np.inf), out=out)  # np.maximum: thrice as slow
 
 
 def read_on_law(shot: float) -> float:

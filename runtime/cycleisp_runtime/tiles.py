@@ -133,8 +133,14 @@ class MosaicTiles:
         its variance map. Beyond the frame's edge both hold the frame's mirror image.
         """
         halo = self._plan.halo
-        self._normalise(core.top - halo, core.left - halo, noisy, spare=variance)
-        self._noise.variance(noisy, out=variance)
+
+        def cut_plane(plane: int) -> None:
+            only = slice(plane, plane + 1)
+            values, spare = noisy[plane], variance[plane]
+            self._normalise(plane, core.top - halo, core.left - halo, values, spare=spare)
+            self._noise.variance(noisy[only], out=variance[only], planes=only)
+
+        self._each_plane(cut_plane)
 
     def noise_scale(self, noisy: _Planes, variance: _Planes) -> float:
         """sqrt of the mean of the frame's variance map; the buffers are those of ``cut``.
@@ -144,14 +150,17 @@ class MosaicTiles:
         rows, columns = packed_size(
             self._frame.area.height, self._frame.area.width, self._frame.cfa
         )
-        light = np.zeros(4)
-        for top in range(0, rows, noisy.shape[1]):
-            for left in range(0, columns, noisy.shape[2]):
-                part = noisy[:, : rows - top, : columns - left]
-                self._normalise(top, left, part, spare=variance)
-                np.maximum(part, np.float32(0), out=part)
-                light += part.sum(axis=(1, 2), dtype=np.float64)
-        mean_light = light / (rows * columns)
+        total = np.zeros(4)
+
+        def add_plane(plane: int) -> None:
+            for top in range(0, rows, noisy.shape[1]):
+                for left in range(0, columns, noisy.shape[2]):
+                    part = noisy[plane, : rows - top, : columns - left]
+                    self._normalise(plane, top, left, part, spare=variance[plane])
+                    total[plane] += light(part, out=part).sum(dtype=np.float64)
+
+        self._each_plane(add_plane)
+        mean_light = total / (rows * columns)
         mean = float(np.dot(mean_light, self._noise.shot)) / 4 + self._noise.mean_read
         return max(math.sqrt(mean), LEAST_NOISE_SCALE)
 
@@ -179,7 +188,9 @@ class MosaicTiles:
         red, halo = self._frame.cfa.red, self._plan.halo
         height, width = self._mosaic.shape
         kept, replaced = (1 - strength) * level_scale, strength * level_scale
-        for plane, (row, column) in enumerate(Phase.RGGB.plane_offsets):
+
+        def stitch_plane(plane: int) -> None:
+            row, column = Phase.RGGB.plane_offsets[plane]
             rows, tile_rows = _places(core.top, core.height, row - red.row, height, halo)
             columns, tile_columns = _places(core.left, core.width, column - red.column, width, halo)
             inner = (plane, tile_rows, tile_columns)
@@ -196,29 +207,26 @@ class MosaicTiles:
                 _keep_reserved(before, after, self._frame.reserved_dn)
             target[rows, columns] = after
 
-    def _normalise(self, top: int, left: int, planes: _Planes, *, spare: _Planes) -> None:
-        """Fill (4, h, w) with normalised samples from packed place (top, left) on, mirrored.
+        self._each_plane(stitch_plane)
 
-        ``spare`` is as large as ``planes`` or larger, and overwritten.
+    def _normalise(
+        self, plane: int, top: int, left: int, values: _Planes, *, spare: _Planes
+    ) -> None:
+        """Fill (h, w) with normalised samples from packed place (top, left) on, mirrored.
+
+        ``spare`` is as large as ``values`` or larger, and overwritten.
         """
         (height, width), red = self._mosaic.shape, self._frame.cfa.red
-        top, left = 2 * top - red.row, 2 * left - red.column
-        bottom, right = top + 2 * planes.shape[1], left + 2 * planes.shape[2]
-        rows = _mirrored(top, bottom, height)
-        columns = _mirrored(left, right, width)
-        if min(top, left) >= 0 and bottom <= height and right <= width:
-            patch = self._mosaic[top:bottom, left:right]
-        else:
-            flat = spare.reshape(-1).view(self._mosaic.dtype)[: planes.size]
-            patch = flat.reshape(len(rows), len(columns))
-            for target, source in zip(patch, rows, strict=True):
-                # The indices are inside; only this mode writes into ``out`` without a buffer.
-                self._mosaic[source].take(columns, out=target, mode="clip")
-        for plane, (row, column) in enumerate(Phase.RGGB.plane_offsets):
-            values = planes[plane]
-            np.subtract(patch[row::2, column::2], np.float32(self._black[plane]), out=values)
-            self._shift(values, rows[row::2], columns[column::2], -1.0)
-            values *= np.float32(1 / self._range[plane])
+        row, column = Phase.RGGB.plane_offsets[plane]
+        first_row, first_column = 2 * top + row - red.row, 2 * left + column - red.column
+        rows, tile_rows = _places(top, values.shape[0], row - red.row, height, 0)
+        columns, tile_columns = _places(left, values.shape[1], column - red.column, width, 0)
+        patch, all_rows, all_columns = self._mosaic[rows, columns], rows, columns
+        if patch.shape != values.shape:
+            ...
+        np.subtract(patch, np.float32(self._black[plane]), out=values)
+        self._shift(values, all_rows, all_columns, -1.0)
+        values *= np.float32(1 / self._range[plane])
 
     def _shift(self, values: _Planes, rows: _Index, columns: _Index, times: float) -> None:
         """Add so many times what rows and columns of the mosaic add to the black level."""
