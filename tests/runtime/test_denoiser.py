@@ -16,7 +16,7 @@ from cycleisp_runtime.backends import Backend
 from cycleisp_runtime.backends.identity import IdentityBackend
 from cycleisp_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cycleisp_runtime.bayer import Phase, pack, packed_size, unpack
-from cycleisp_runtime.bundle import Bundle, Halo, shipped_bundles
+from cycleisp_runtime.bundle import Bundle, Halo
 from cycleisp_runtime.denoised import residual_noise, unchanged
 from cycleisp_runtime.denoiser import DEFAULT_TILE, Denoiser
 from cycleisp_runtime.errors import BackendError, BundleError, SettingsError
@@ -262,7 +262,7 @@ def test_the_frame_is_what_the_network_says_of_the_mirrored_frame(network: Path)
 
 
 @pytest.mark.parametrize("tile", [60, 128])
-@pytest.mark.parametrize("name", sorted(shipped_bundles()))
+@pytest.mark.parametrize("name", ["edge", "tiny"])
 def test_shipped_models_leave_no_seams(name: str, tile: int) -> None:
     frame, noise = read_frame(RAW / "d750_orient6_ljpeg14.dng"), NoiseModel.uniform(1.2e-2, 1e-4)
     with Denoiser.load(name, threads=1) as denoiser:
