@@ -50,6 +50,7 @@ class Clocked(Backend):
     def __init__(self, backend: Backend) -> None:
         self.name, self.precision = backend.name, backend.precision
         self.device, self.reason = backend.device, backend.reason
+        self.threads = backend.threads
         self.spent = 0.0
         self._backend = backend
 

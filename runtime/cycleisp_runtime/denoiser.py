@@ -32,6 +32,7 @@ from cycleisp_runtime.levels import choose_level_scale, copy_scaled
 from cycleisp_runtime.memory import parse_memory
 from cycleisp_runtime.noise import NoiseModel
 from cycleisp_runtime.noise_source import NoiseChoice, choose_noise
+from cycleisp_runtime.plane_threads import PlaneThreads
 from cycleisp_runtime.risk import RiskMeter
 from cycleisp_runtime.stopwatch import Stopwatch
 from cycleisp_runtime.tile_runner import DEFAULT_TILE, TileRunner
@@ -86,7 +87,8 @@ class Denoiser:
             )
         self.bundle = bundle
         self.backend = backend
-        self._runner = TileRunner(record, batch=backend.batch, memory=memory)
+        self._planes = PlaneThreads(backend.threads)
+        self._runner = TileRunner(record, batch=backend.batch, memory=memory, planes=self._planes)
         self._risk = RiskMeter(halo=record.halo.for_90_db, multiple_of=record.multiple_of)
         self._attention = None if record.pooling is None else Attention(bundle)
         self._part = np.empty((2, 4, 64, 512), np.float32)
@@ -112,7 +114,8 @@ class Denoiser:
             backend: a backend's name, or "auto" for the fastest one that works here.
             precision: None for the best one that the backend runs.
             device: None for the GPU where the backend can use one, else the CPU.
-            threads: of one operator on the CPU; None for one per physical core.
+            threads: of one operator on the CPU, and of a pass before or after it; None for one per
+                physical core.
             memory: for everything but the frames, such as "512MiB", or a number of bytes.
 
         Raises:
@@ -273,6 +276,7 @@ class Denoiser:
             self._closed = True
             self.backend.close()
             self._runner.close()
+            self._planes.close()
             if self._attention is not None:
                 self._attention.close()
 
@@ -312,7 +316,7 @@ class Denoiser:
                 return untouched(level_scale, warnings)
             choice = _noise_of(frame, noise)
             with watch.step("noise scale"):
-                whole = MosaicTiles(frame, choice.model, TilePlan((), 0, 0, 0))
+                whole = MosaicTiles(frame, choice.model, TilePlan((), 0, 0, 0), self._planes)
                 noise_scale = whole.noise_scale(*self._part)
             gates = None
             if self._attention is not None:

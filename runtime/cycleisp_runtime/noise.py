@@ -15,7 +15,15 @@ import numpy.typing as npt
 
 from cycleisp_runtime.errors import InputError, SettingsError
 
-__all__ = ["LAW_INTERCEPT", "LAW_SLOPE", "LEVELS", "NoiseModel", "read_on_law", "shot_on_law"]
+__all__ = [
+    "LAW_INTERCEPT",
+    "LAW_SLOPE",
+    "LEVELS",
+    "NoiseModel",
+    "light",
+    "read_on_law",
+    "shot_on_law",
+]
 
 LAW_SLOPE, LAW_INTERCEPT = 2.18, 1.20
 """ln(read) = 2.18 ln(shot) + 1.20, both in normalised units: T. Brooks et al., "Unprocessing Images

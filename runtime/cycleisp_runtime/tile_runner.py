@@ -18,6 +18,7 @@ from cycleisp_runtime.errors import OutOfMemoryError
 from cycleisp_runtime.frame import FloatFrame, RawFrame
 from cycleisp_runtime.memory import largest_side, next_smaller_side, tiles_within
 from cycleisp_runtime.noise import NoiseModel
+from cycleisp_runtime.plane_threads import PlaneThreads
 from cycleisp_runtime.stopwatch import Stopwatch
 from cycleisp_runtime.tiles import MosaicTiles, TilePlan, plan_tiles
 
@@ -44,13 +45,17 @@ class TileRunner:
             a batch of 16 of them.
         memory: bytes for everything but the frames, the rest of the process included; they choose
             tile and batch. None for ``DEFAULT_TILE`` and the whole batch.
+        planes: what works on the planes of a tile.
 
     Raises:
         SettingsError: where so little memory holds no tile of this network.
     """
 
-    def __init__(self, record: BundleRecord, *, batch: int, memory: int | None) -> None:
+    def __init__(
+        self, record: BundleRecord, *, batch: int, memory: int | None, planes: PlaneThreads
+    ) -> None:
         self._record = record
+        self._planes = planes
         self._batch = batch
         self._memory = memory
         self._least = 2 * record.halo.for_90_db + 3 * record.multiple_of
@@ -134,7 +139,7 @@ class TileRunner:
         progress: Callable[[int, int], None] | None,
     ) -> None:
         """All tiles of this plan, as many per run as memory allows."""
-        tiles = MosaicTiles(frame, noise, plan)
+        tiles = MosaicTiles(frame, noise, plan, self._planes)
         noisy, variance = self._arrays_for(plan)
         for start in range(0, len(plan.cores), len(noisy)):
             cores = plan.cores[start : start + len(noisy)]

@@ -11,7 +11,9 @@ one tile, whatever the size of the frame, and nothing is allocated from frame to
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -22,7 +24,8 @@ import numpy.typing as npt
 from cycleisp_runtime.bayer import Phase, packed_size, reflected_indices
 from cycleisp_runtime.errors import SettingsError
 from cycleisp_runtime.frame import FloatFrame, RawFrame
-from cycleisp_runtime.noise import NoiseModel
+from cycleisp_runtime.noise import NoiseModel, light
+from cycleisp_runtime.plane_threads import PlaneThreads
 
 __all__ = ["Core", "MosaicTiles", "TilePlan", "plan_tiles"]
 
@@ -109,13 +112,21 @@ class MosaicTiles:
         frame: its picture area is what the tiles cover; masked samples are never touched.
         noise: the model behind the variance map.
         plan: made for the packed size of the picture area.
+        planes: what works on the planes; None for the caller's thread, one after the other.
     """
 
-    def __init__(self, frame: RawFrame | FloatFrame, noise: NoiseModel, plan: TilePlan) -> None:
+    def __init__(
+        self,
+        frame: RawFrame | FloatFrame,
+        noise: NoiseModel,
+        plan: TilePlan,
+        planes: PlaneThreads | None = None,
+    ) -> None:
         self._frame = frame
         self._mosaic: _Samples = frame.visible
         self._noise = noise
         self._plan = plan
+        self._each_plane = planes or PlaneThreads()
         self._black = frame.cfa.by_plane(frame.black)
         self._range = tuple(frame.white - black for black in self._black)
 
@@ -150,17 +161,20 @@ class MosaicTiles:
         rows, columns = packed_size(
             self._frame.area.height, self._frame.area.width, self._frame.cfa
         )
-        total = np.zeros(4)
+        totals = np.zeros((4, 4))
 
-        def add_plane(plane: int) -> None:
-            for top in range(0, rows, noisy.shape[1]):
-                for left in range(0, columns, noisy.shape[2]):
-                    part = noisy[plane, : rows - top, : columns - left]
-                    self._normalise(plane, top, left, part, spare=variance[plane])
-                    total[plane] += light(part, out=part).sum(dtype=np.float64)
+        def add_share(share: int) -> None:
+            """Every fourth strip, plane after plane while its samples are in the cache."""
+            _, height, width = noisy.shape
+            for top in range(share * height, rows, 4 * height):
+                for left in range(0, columns, width):
+                    part = noisy[share, : rows - top, : columns - left]
+                    for plane in range(4):
+                        self._normalise(plane, top, left, part, spare=variance[share])
+                        totals[share, plane] += light(part, out=part).sum(dtype=np.float64)
 
-        self._each_plane(add_plane)
-        mean_light = total / (rows * columns)
+        self._each_plane(add_share)
+        mean_light = totals.sum(axis=0) / (rows * columns)
         mean = float(np.dot(mean_light, self._noise.shot)) / 4 + self._noise.mean_read
         return max(math.sqrt(mean), LEAST_NOISE_SCALE)
 
@@ -191,8 +205,10 @@ class MosaicTiles:
 
         def stitch_plane(plane: int) -> None:
             row, column = Phase.RGGB.plane_offsets[plane]
-            rows, tile_rows = _places(core.top, core.height, row - red.row, height, halo)
-            columns, tile_columns = _places(core.left, core.width, column - red.column, width, halo)
+            rows, tile_rows = _places(core.top, core.height, row - red.row, height, halo=halo)
+            columns, tile_columns = _places(
+                core.left, core.width, column - red.column, width, halo=halo
+            )
             inner = (plane, tile_rows, tile_columns)
             before, after, share = self._mosaic[rows, columns], scratch[0][inner], scratch[1][inner]
             np.multiply(denoised[inner], np.float32(replaced * self._range[plane]), out=after)
@@ -218,12 +234,21 @@ class MosaicTiles:
         """
         (height, width), red = self._mosaic.shape, self._frame.cfa.red
         row, column = Phase.RGGB.plane_offsets[plane]
-        first_row, first_column = 2 * top + row - red.row, 2 * left + column - red.column
-        rows, tile_rows = _places(top, values.shape[0], row - red.row, height, 0)
-        columns, tile_columns = _places(left, values.shape[1], column - red.column, width, 0)
-        patch, all_rows, all_columns = self._mosaic[rows, columns], rows, columns
+        row, column = row - red.row, column - red.column
+        rows, tile_rows = _places(top, values.shape[0], row, height)
+        columns, tile_columns = _places(left, values.shape[1], column, width)
+        all_rows = _mirrored(2 * top + row, values.shape[0], height)
+        all_columns = _mirrored(2 * left + column, values.shape[1], width)
+        patch = self._mosaic[rows, columns]
         if patch.shape != values.shape:
-            ...
+            flat = spare.reshape(-1).view(self._mosaic.dtype)[: values.size]
+            patch = flat.reshape(values.shape)
+            patch[tile_rows, tile_columns] = self._mosaic[rows, columns]
+            for place in _outside(tile_columns, values.shape[1]):
+                patch[tile_rows, place] = self._mosaic[rows, all_columns[place]]
+            for place in _outside(tile_rows, values.shape[0]):
+                # The indices are inside; only this mode writes into ``out`` without a buffer.
+                self._mosaic[all_rows[place]].take(all_columns, out=patch[place], mode="clip")
         np.subtract(patch, np.float32(self._black[plane]), out=values)
         self._shift(values, all_rows, all_columns, -1.0)
         values *= np.float32(1 / self._range[plane])
@@ -237,24 +262,31 @@ class MosaicTiles:
 
 
 @lru_cache(maxsize=512)
-def _mirrored(start: int, stop: int, length: int) -> npt.NDArray[np.intp]:
-    """Indices start..stop-1 folded into 0..length-1, the same for every frame of a stream."""
-    indices = reflected_indices(start, stop, 1, length)
+def _mirrored(start: int, count: int, length: int) -> npt.NDArray[np.intp]:
+    """Every second index from start on, folded into 0..length-1; the same from frame to frame."""
+    indices = reflected_indices(start, start + 2 * count, 2, length)
     indices.flags.writeable = False
     return indices
 
 
-def _places(start: int, length: int, shift: int, limit: int, halo: int) -> tuple[slice, slice]:
-    """Where the packed samples of a core stand: along the mosaic, and along the tile.
+def _places(
+    start: int, length: int, shift: int, limit: int, *, halo: int = 0
+) -> tuple[slice, slice]:
+    """Where the packed samples from ``start`` on stand: along the mosaic, and along the tile.
 
-    Packed sample i of a plane is sample 2 i + shift of the mosaic. Samples that only complete an
-    outer cell lie outside 0..limit-1 and are left out.
+    Packed sample i of a plane is sample 2 i + shift of the mosaic; those outside 0..limit-1 are
+    left out. The tile starts a halo before.
     """
     first = 2 * start + shift
-    outside = 1 if first < 0 else 0
+    outside = max(0, -(first // 2))
     inside = range(first + 2 * outside, min(first + 2 * length, limit), 2)
     begin = halo + outside
     return slice(inside.start, inside.stop, 2), slice(begin, begin + len(inside))
+
+
+def _outside(inside: slice, length: int) -> Iterator[int]:
+    """The places 0..length-1 before and after the inside ones."""
+    return itertools.chain(range(inside.start), range(inside.stop, length))
 
 
 def _keep_reserved(before: _Samples, after: npt.NDArray[np.float32], reserved_dn: int) -> None:

@@ -128,9 +128,9 @@ def test_an_array_is_denoised_as_the_frame_of_it() -> None:
 
 @pytest.mark.parametrize("target_type", [np.uint16, np.float32])
 @pytest.mark.parametrize("source_type", [np.uint16, np.float32])
-@pytest.mark.parametrize("strength", [0.5, 1.0])
+@pytest.mark.parametrize(("strength", "threads"), [(0.5, 1), (1.0, 1), (0.5, 2)])
 def test_nothing_is_allocated_after_the_first_frame(
-    source_type: type, target_type: type, strength: float
+    source_type: type, target_type: type, strength: float, threads: int
 ) -> None:
     """Beyond 256 KiB, which is a fortieth of the frame's samples as float32.
 
@@ -140,6 +140,7 @@ def test_nothing_is_allocated_after_the_first_frame(
     samples: Samples = a_frame(1501, 1603).samples.astype(source_type)
     target: Samples = np.empty(samples.shape, target_type)
     backend = Shrink()
+    backend.threads = threads
     denoiser = Denoiser(a_bundle(), backend)
 
     def again() -> None:

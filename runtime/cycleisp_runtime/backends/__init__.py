@@ -30,6 +30,7 @@ class Backend(Protocol):
         device: where it runs.
         reason: why this backend and precision were chosen, where the program chose.
         batch: how many tiles a run should get where memory allows.
+        threads: of the CPU that it uses; the passes before and after it may use as many.
         seconds: that the last tile took on the device by its own clock: "upload", "compute",
             "download"; empty where the backend has no such clock.
     """
@@ -39,6 +40,7 @@ class Backend(Protocol):
     device: Device = "cpu"
     reason: str = "as asked for"
     batch: int = 1
+    threads: int = 1
     seconds: Mapping[str, float] = MappingProxyType({})
 
     @abstractmethod

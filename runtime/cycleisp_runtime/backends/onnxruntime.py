@@ -141,10 +141,11 @@ class OnnxRuntimeBackend(Backend):
     ) -> None:
         self.precision = precision
         self.device = "cpu" if provider == "CPU" else "cuda"
+        self.threads = threads or physical_cores()
         self._tensors = bundle.record.tensors
         network = bundle.model(precision)
         subject = str(bundle.folder / bundle.record.precisions[precision].file)
-        self._graph = OnnxGraph(network, subject, provider=provider, threads=threads)
+        self._graph = OnnxGraph(network, subject, provider=provider, threads=self.threads)
         _check_signature(self._graph, bundle.record, subject)
         self._output = np.empty((0, 0, 0, 0), np.float32)
 

@@ -62,11 +62,12 @@ class OpenVinoBackend(Backend):
         self, bundle: Bundle, precision: Precision = "fp32", *, threads: int | None = None
     ) -> None:
         self.precision = precision
+        self.threads = threads or physical_cores()
         self._tensors = bundle.record.tensors
         self._subject = str(bundle.folder / bundle.record.precisions[precision].file)
         self._settings = {
             "INFERENCE_PRECISION_HINT": "f32",
-            "INFERENCE_NUM_THREADS": threads or physical_cores(),
+            "INFERENCE_NUM_THREADS": self.threads,
             "ENABLE_CPU_PINNING": False,
         }
         network = bundle.model(precision)
