@@ -37,14 +37,14 @@ WEIGHTS = Path(__file__).resolve().parents[1] / "zoo" / "runs" / "edge"
 TIMED_RUNS = 5
 
 
-def methods(pmrid: Path, int8: str | None, threads: int) -> dict[str, Callable[[], _Denoise]]:
+def methods(pmrid: Path, threads: int) -> dict[str, Callable[[], _Denoise]]:
     """What is compared, by the name in the table: functions that load a method."""
     found: dict[str, Callable[[], _Denoise]] = {
         "edge, ONNX Runtime FP32": lambda: _network("edge", "onnxruntime", "fp32", threads),
+        "edge, ONNX Runtime INT8": lambda: _network("edge", "onnxruntime", "int8-cpu", threads),
         "tiny, ONNX Runtime FP32": lambda: _network("tiny", "onnxruntime", "fp32", threads),
+        "tiny, ONNX Runtime INT8": lambda: _network("tiny", "onnxruntime", "int8-cpu", threads),
     }
-    if int8 is not None:
-        found["edge, ONNX Runtime INT8"] = lambda: _network(int8, "onnxruntime", "int8", threads)
     if find_spec("openvino") is not None:
         found["edge, OpenVINO FP32"] = lambda: _network("edge", "openvino", "fp32", threads)
     found["edge, torch eager FP32"] = lambda: _in_torch(threads)
@@ -100,9 +100,9 @@ def _tile() -> _Planes:
     return np.random.default_rng(0).random((4, DEFAULT_TILE, DEFAULT_TILE), np.float32)
 
 
-def peak_mib(name: str, pmrid: Path, int8: str | None, threads: int) -> float:
+def peak_mib(name: str, pmrid: Path, threads: int) -> float:
     """Peak memory of this process, once the method has run; for a process of its own."""
-    methods(pmrid, int8, threads)[name]()(_tile(), *LEVELS["middle"])
+    methods(pmrid, threads)[name]()(_tile(), *LEVELS["middle"])
     # Not ru_maxrss, which begins with that of the process that this one was forked from.
     status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     (kibibytes,) = (line.split()[1] for line in status if line.startswith("VmHWM:"))
@@ -147,14 +147,11 @@ def main() -> None:
     parser.add_argument(
         "--threads", type=int, default=physical_cores(), metavar="N", help="%(default)s"
     )
-    parser.add_argument(
-        "--int8", metavar="BUNDLE", help="a bundle of edge with INT8; without it INT8 is left out"
-    )
     arguments = parser.parse_args()
     pmrid = required(arguments.data / "peers" / "pmrid.onnx")
     pictures = clean_pictures(required(arguments.data / "photos_test"), arguments.pictures)
 
-    chosen = (pmrid, arguments.int8, arguments.threads)
+    chosen = (pmrid, arguments.threads)
     spawn = multiprocessing.get_context("spawn")
     memory = {}
     for name in methods(*chosen):

@@ -39,6 +39,7 @@ from cycleisp_export.precisions import FP16_MOST_LOSS_DB, Reducer
 from cycleisp_export.typed_graph import TypedGraph
 from cycleisp_export.verify import OnnxGraph, parity
 from cycleisp_runtime.bundle import NoiseRange, Precision
+from cycleisp_runtime.errors import BackendError
 
 RUNS = Path(__file__).resolve().parents[1] / "zoo" / "runs"
 NOISE = NoiseRange(shot_min=2e-5, shot_max=2e-2)
@@ -167,13 +168,17 @@ def _exported(
     return reduced.proto, list(reduced.reduction.kept)
 
 
-def measure(network: Network, data: Path) -> dict[Precision, Row]:
-    """Every precision of one network, timed in turn."""
+def measure(name: str, data: Path) -> dict[Precision, Row]:
+    """Every precision of one network, timed in turn; what the export refuses is printed."""
+    network = NETWORKS[name]
     spawn = multiprocessing.get_context("spawn")
     exported: dict[Precision, tuple[bytes, list[str], float, float]] = {}
     for precision in network.precisions:
         with spawn.Pool(1) as alone:
-            exported[precision] = alone.apply(export, (network, precision, data))
+            try:
+                exported[precision] = alone.apply(export, (network, precision, data))
+            except BackendError as error:
+                print(f"{name} has no {precision}: {error}", flush=True)
     model = network.build()
     protos = {name: onnx.load_from_string(found[0]) for name, found in exported.items()}
     exact = OnnxGraph(protos["fp32"])
@@ -298,7 +303,7 @@ def main() -> None:
     data = required(arguments.data)
     required(data / "photos_train")
     required(data / "photos_test")
-    results = {name: measure(NETWORKS[name], data) for name in arguments.only or NETWORKS}
+    results = {name: measure(name, data) for name in arguments.only or NETWORKS}
     print(precision_table(results))
     for model, by_precision in results.items():
         for precision, row in by_precision.items():
