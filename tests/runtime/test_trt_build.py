@@ -173,6 +173,12 @@ def test_tensorrt_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.package, found.version) == ("tensorrt", "10.3.0")
 
 
+def test_int8_for_cpus_is_refused_before_anything_is_built(bundle: Bundle, use: Use) -> None:
+    use(fake_tensorrt(JETPACK_6))
+    with pytest.raises(SettingsError, match=r"for ONNX Runtime on a CPU .*wanted int8"):
+        build_engine(bundle, "int8-cpu")
+
+
 def test_an_engine_is_built_once(bundle: Bundle, use: Use) -> None:
     use(fake_tensorrt(JETPACK_6))
     first = build_engine(bundle, "fp32")

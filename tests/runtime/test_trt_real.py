@@ -35,6 +35,7 @@ NETWORKS = [
     (name, precision)
     for name in sorted(shipped_bundles())
     for precision in find_bundle(name).record.precisions
+    if precision != "int8-cpu"  # which is for ONNX Runtime
 ]
 
 

@@ -14,7 +14,7 @@ from cycleisp_runtime.engines.gpu import find_gpu
 from cycleisp_runtime.engines.key import EngineKey, TileShapes
 from cycleisp_runtime.engines.layers import activation_bytes, layers
 from cycleisp_runtime.engines.tensorrt import SETTINGS, BuildProgress, TensorRT, find_tensorrt
-from cycleisp_runtime.errors import BackendError
+from cycleisp_runtime.errors import BackendError, SettingsError
 
 __all__ = ["BuildOutcome", "build_engine", "engine_key"]
 
@@ -56,9 +56,13 @@ def engine_key(
 
     Raises:
         BundleError: where the bundle lacks the precision.
-        SettingsError: where the network accepts no such tiles.
+        SettingsError: where the network accepts no such tiles, or the precision is for CPUs.
         BackendError: where the driver does not work.
     """
+    if precision == "int8-cpu":
+        raise SettingsError(
+            "this precision is for ONNX Runtime on a CPU", met=precision, wanted="int8"
+        )
     network = bundle.model(precision)
     shapes = shapes or TileShapes.default(bundle.record)
     shapes.check(bundle.record.multiple_of)
