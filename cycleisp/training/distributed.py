@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 from cycleisp_runtime.errors import SettingsError, TrainingError
 
@@ -48,6 +48,23 @@ class Ranks:
         if self.count > 1:
             distributed.all_reduce(total)
         return float(total) / self.count
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Put the mean over all processes in the place of every gradient.
+
+        One message when the backward pass is over. ``DistributedDataParallel`` sends while it runs,
+        which networks of a few million parameters do not need, but leaves the connection's threads
+        running after ``destroy_process_group`` (torch 2.13); the process then may abort as it ends.
+        """
+        if self.count == 1:
+            return
+        gradients = [each.grad for each in parameters if each.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        distributed.all_reduce(flat)
+        flat /= self.count
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
 
 
 def ranks_of_environment() -> Ranks:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
 from cycleisp.models.storage import save_network, write_tensors
@@ -137,7 +136,6 @@ def _train(
         begin_run_folder(settings, stage.name, stage.manifest())
         rewind_log(settings.output, -1 if checkpoint is None else first_step)
     scalars = _tensorboard(settings) if ranks.first else None
-    loss_of = DistributedDataParallel(stage) if ranks.count > 1 else stage
 
     started = time.perf_counter()
     if first_step == 0 and ranks.first:
@@ -150,12 +148,13 @@ def _train(
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * learning_rate_factor(step, settings)
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.bfloat16):
-            loss: Tensor = loss_of(batch)
+            loss: Tensor = stage(batch)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise _no_number(settings.output, batch, step, value)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        ranks.average_gradients(stage.networks.parameters())
         nn.utils.clip_grad_norm_(stage.networks.parameters(), settings.gradient_norm)
         optimizer.step()
         _update_average(average, stage.networks, min(settings.average, (1 + step) / (10 + step)))

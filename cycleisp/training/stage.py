@@ -21,9 +21,9 @@ __all__ = ["Stage", "initial_networks"]
 class Stage(nn.Module, ABC):
     """A module that turns a batch into its loss.
 
-    It is one module, and not a loss beside networks, so that ``DistributedDataParallel`` can wrap
-    several networks as it wraps one. Networks that only help, and do not learn, are modules of the
-    stage outside of ``networks``.
+    It is one module, and not a loss beside networks, so that one loop trains several networks as it
+    trains one. Networks that only help, and do not learn, are modules of the stage outside of
+    ``networks``.
 
     Attributes:
         name: what the command calls it.

@@ -28,15 +28,18 @@ def some_photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_photographs(tmp_path_factory.mktemp("data") / "photographs", 4, 72)
 
 
-def start_two(stage: str, settings: Mapping[str, object]) -> tuple[Popen[str], Popen[str]]:
-    """As torchrun does, by the variables of the environment that it sets."""
+def environments_of_two() -> tuple[dict[str, str], dict[str, str]]:
+    """What torchrun tells each of two processes by their environments."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = str(listener.getsockname()[1])
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    first, second = (
-        start(stage, settings, RANK=rank, LOCAL_RANK=rank, **meeting) for rank in ("0", "1")
-    )
+    first, second = ({**meeting, "RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1"))
+    return first, second
+
+
+def start_two(stage: str, settings: Mapping[str, object]) -> tuple[Popen[str], Popen[str]]:
+    first, second = (start(stage, settings, **rank) for rank in environments_of_two())
     return first, second
 
 
@@ -154,6 +157,39 @@ def test_ranks_that_cannot_be_are_refused(
     monkeypatch.setenv("WORLD_SIZE", count)
     with pytest.raises(SettingsError, match="RANK"):
         ranks_of_environment()
+
+
+_AVERAGES = """
+import os, torch
+from cycleisp.training.distributed import joined_ranks
+from torch import nn
+
+used, unused = nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.ones(1))
+with joined_ranks(torch.device("cpu")) as ranks:
+    (used.T * (1 + 2 * ranks.rank)).sum().backward()
+    ranks.average_gradients([unused, used])
+assert torch.equal(used.grad, torch.full((2, 3), 2.0)) and unused.grad is None
+tasks = "/proc/self/task"
+if os.path.isdir(tasks):
+    threads = [open(f"{tasks}/{task}/comm").read().strip() for task in os.listdir(tasks)]
+    assert not [name for name in threads if "gloo" in name], threads
+"""
+
+
+def test_gradients_are_averaged_and_no_thread_of_the_connection_is_left() -> None:
+    """A thread that runs while the interpreter ends aborts the process now and then."""
+    processes = [
+        Popen(
+            [sys.executable, "-c", _AVERAGES],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **rank},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in environments_of_two()
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=_SECONDS)
+        assert process.returncode == 0, errors
 
 
 def test_torchrun_runs_a_whole_recipe(photographs: Path, tmp_path: Path) -> None:
