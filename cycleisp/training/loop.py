@@ -123,6 +123,7 @@ def _train(
         [parameter for parameter in stage.networks.parameters() if parameter.requires_grad],
         settings.learning_rate,
         betas=(0.9, settings.beta2),
+        fused=True,  # a quarter of the time of a loop over many small tensors
     )
     first_step, earlier_seconds = 0, 0.0
     loss_sum, loss_count = 0.0, 0
@@ -155,7 +156,7 @@ def _train(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         ranks.average_gradients(stage.networks.parameters())
-        nn.utils.clip_grad_norm_(stage.networks.parameters(), settings.gradient_norm)
+        nn.utils.clip_grad_norm_(stage.networks.parameters(), settings.gradient_norm, foreach=True)
         optimizer.step()
         _update_average(average, stage.networks, min(settings.average, (1 + step) / (10 + step)))
 
