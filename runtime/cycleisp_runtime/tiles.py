@@ -156,27 +156,44 @@ class MosaicTiles:
     def noise_scale(self, noisy: _Planes, variance: _Planes) -> float:
         """sqrt of the mean of the frame's variance map; the buffers are those of ``cut``.
 
-        Their size does not matter: the frame passes through them part by part, without halos.
+        Their size does not matter: the frame passes through them part by part, row by row as it
+        lies in memory. Samples that ``cut`` mirrors into the outermost cells count as often as
+        they stand there.
         """
-        rows, columns = packed_size(
-            self._frame.area.height, self._frame.area.width, self._frame.cfa
+        (height, width), red = self._mosaic.shape, self._frame.cfa.red
+        rows_seen, columns_seen = _times_seen(height, red.row), _times_seen(width, red.column)
+        black = np.tile(np.reshape(self._frame.black, (2, 2)), width // 2 + 1)[:, :width].astype(
+            np.float32
         )
-        totals = np.zeros((4, 4))
+        totals = np.zeros((4, 2, 2))
+        columns = min(width, noisy[0].size)
+        rows = noisy[0].size // columns
 
         def add_share(share: int) -> None:
-            """Every fourth strip, plane after plane while its samples are in the cache."""
-            _, height, width = noisy.shape
-            for top in range(share * height, rows, 4 * height):
-                for left in range(0, columns, width):
-                    part = noisy[share, : rows - top, : columns - left]
-                    for plane in range(4):
-                        self._normalise(plane, top, left, part, spare=variance[share])
-                        totals[share, plane] += light(part, out=part).sum(dtype=np.float64)
+            """Every fourth strip, its even rows and then its odd ones."""
+            for top, left, row in itertools.product(
+                range(share * 2 * rows, height, 8 * rows), range(0, width, columns), (0, 1)
+            ):
+                down = slice(top + row, top + 2 * rows, 2)
+                right = slice(left, left + columns)
+                part = self._mosaic[down, right]
+                above_black = noisy[share].reshape(-1)[: part.size].reshape(part.shape)
+                np.subtract(part, black[row, right], out=above_black)
+                self._shift(above_black, down, right, -1.0)
+                seen = variance[share].reshape(-1)[: part.shape[1]]
+                np.add.reduce(light(above_black, out=above_black), axis=0, out=seen)
+                for mirrored in np.flatnonzero(rows_seen[down] > 1):
+                    seen += above_black[mirrored]
+                seen *= columns_seen[right]
+                for column in (0, 1):
+                    totals[share, row, (left + column) % 2] += seen[column::2].sum(dtype=np.float64)
 
         self._each_plane(add_share)
-        mean_light = totals.sum(axis=0) / (rows * columns)
-        mean = float(np.dot(mean_light, self._noise.shot)) / 4 + self._noise.mean_read
-        return max(math.sqrt(mean), LEAST_NOISE_SCALE)
+        cells = math.prod(packed_size(height, width, self._frame.cfa))
+        sums = self._frame.cfa.by_plane(tuple(totals.sum(axis=0).ravel()))
+        terms = zip(self._noise.shot, sums, self._range, strict=True)
+        mean = sum(shot * total / extent for shot, total, extent in terms) / (4 * cells)
+        return max(math.sqrt(mean + self._noise.mean_read), LEAST_NOISE_SCALE)
 
     def stitch(
         self,
@@ -267,6 +284,13 @@ def _mirrored(start: int, count: int, length: int) -> npt.NDArray[np.intp]:
     indices = reflected_indices(start, start + 2 * count, 2, length)
     indices.flags.writeable = False
     return indices
+
+
+def _times_seen(length: int, red: int) -> npt.NDArray[np.float32]:
+    """How often each place along the mosaic stands in whole cells: twice where it is mirrored."""
+    cells = (length + red + 1) // 2
+    places = reflected_indices(-red, 2 * cells - red, 1, length)
+    return np.bincount(places, minlength=length).astype(np.float32)
 
 
 def _places(

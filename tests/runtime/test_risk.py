@@ -206,8 +206,10 @@ def test_crops_lie_inside_apart_and_in_phase(
 
 
 def test_a_small_frame_is_covered_and_a_large_one_sampled_everywhere() -> None:
-    small = plan_crops(150, 256, halo=14, multiple_of=2)
-    assert sum(core.height * core.width for core in small.cores) == (150 - 3) * (256 - 3)
+    rows, columns = 2 * CROP + 14, 4 * CROP
+    small = plan_crops(rows, columns, halo=14, multiple_of=2)
+    area = sum(core.height * core.width for core in small.cores)
+    assert area == (rows - 3) * (columns - 3)
     large = plan_crops(1500, 2000, halo=14, multiple_of=2)
     assert len(large.cores) == 16
     assert {(core.height, core.width) for core in large.cores} == {(CROP, CROP)}
