@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     )
     from cycleisp_runtime.frame import Area, Camera, Exposure, FloatFrame, RawFrame
     from cycleisp_runtime.noise import NoiseModel
-    from cycleisp_runtime.pictures import PictureDenoiser
+    from cycleisp_runtime.pictures import DenoisedPicture, PictureDenoiser, PictureDenoising
 
 __all__ = [
     "Area",
@@ -36,6 +36,7 @@ __all__ = [
     "Camera",
     "CycleISPError",
     "Denoised",
+    "DenoisedPicture",
     "Denoiser",
     "Denoising",
     "Exposure",
@@ -46,6 +47,7 @@ __all__ = [
     "OutputError",
     "Phase",
     "PictureDenoiser",
+    "PictureDenoising",
     "RawFrame",
     "SettingsError",
     "find_bundle",
@@ -67,7 +69,7 @@ _NAMES_OF_MODULES = {
     ),
     "frame": ("Area", "Camera", "Exposure", "FloatFrame", "RawFrame"),
     "noise": ("NoiseModel",),
-    "pictures": ("PictureDenoiser",),
+    "pictures": ("DenoisedPicture", "PictureDenoiser", "PictureDenoising"),
 }
 _MODULE_OF_NAME = {name: module for module, names in _NAMES_OF_MODULES.items() for name in names}
 

@@ -7,6 +7,7 @@ costs a 1/n^2 of the network and is close (``Pooling.agreement_db``), or all of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from cycleisp_runtime.bayer import packed_size
 from cycleisp_runtime.bundle import Bundle
 from cycleisp_runtime.errors import BundleError, OutOfMemoryError
 from cycleisp_runtime.frame import Area, FloatFrame, RawFrame
+from cycleisp_runtime.memory import budget_for, share_of
 from cycleisp_runtime.noise import NoiseModel
 from cycleisp_runtime.tiles import MosaicTiles, TilePlan, plan_tiles
 
@@ -44,7 +46,12 @@ class Attention:
 
     Args:
         bundle: of a network that pools.
-        threads: of one operator; None for one per physical core.
+        threads: of one operator.
+        memory: budget in bytes for everything but the frames, of which the graph may take its
+            ``share_of``; None for what the system can give.
+
+    Attributes:
+        record: of the bundle.
 
     Raises:
         BundleError: where the network does not pool, or its statistics graph is not what the bundle
@@ -52,10 +59,13 @@ class Attention:
         BackendError: where ONNX Runtime does not accept the graph.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, *, threads: int, memory: int | None = None) -> None:
         from cycleisp_runtime.backends.onnxruntime import OnnxGraph
 
-        self._record = bundle.record
+        self.record = bundle.record
+        self._memory = memory
+        self._held = 0
+        """Bytes that ONNX Runtime took for the largest frame, and keeps."""
         pooling, tensors = bundle.record.pooling, bundle.record.tensors
         network = bundle.statistics()
         if pooling is None or tensors.gates is None:
@@ -72,10 +82,38 @@ class Attention:
                 wanted=f"{', '.join(wanted)} to {tensors.gates}",
             )
 
-    def step(self, rows: int, columns: int, *, exact: bool) -> int:
-        """Every how manieth packed sample of a frame (rows, columns) its gates are taken from."""
-        most = 1 if exact else self._pooling.decimation
-        return max(1, min(most, min(rows, columns) // LEAST_SIDE))
+    def step(self, rows: int, columns: int, *, exact: bool) -> tuple[int, list[str]]:
+        """Every how manieth packed sample of a frame gates are taken from, and what is to be said.
+
+        Args:
+            rows: of the frame, in packed samples.
+            columns: the same.
+            exact: take them from every sample.
+
+        Raises:
+            OutOfMemoryError: where memory does not suffice, as far as that is known beforehand.
+        """
+        free = _available_bytes() + self._held
+        share = free if self._memory is None else share_of(self._memory, self.record)
+        coarsest = max(1, min(rows, columns) // LEAST_SIDE)
+        usual = 1 if exact else min(self._pooling.decimation, coarsest)
+        for step in (1,) if exact else range(usual, coarsest + 1):
+            needed = self.bytes_per_sample * math.ceil(rows / step) * math.ceil(columns / step)
+            if needed <= min(free, share):
+                return step, [] if step == usual else [_coarser(step, usual)]
+        met, wanted, ways = free, needed, []
+        if self._memory is not None and share < free:
+            met, wanted = self._memory, math.ceil(budget_for(needed, self.record))
+            ways.append("allow more memory")
+        if exact:
+            ways.append("leave out --exact")
+        raise OutOfMemoryError(
+            "attention needs more memory than there is",
+            subject=self.record.name,
+            met=f"{met >> 20} MiB",
+            wanted=f"at least {math.ceil(wanted / 2**20)} MiB for {rows}x{columns} packed samples",
+            hint=" or ".join(ways) or None,
+        )
 
     def gates(self, inputs: Mapping[str, _Planes]) -> _Gates:
         """Gates (1, G, 1, 1) of one frame.
@@ -84,28 +122,19 @@ class Attention:
             inputs: of the statistics graph: the frame, or every n-th sample of it, as one tile.
 
         Raises:
-            OutOfMemoryError: where memory does not suffice, as far as that is known beforehand.
             BackendError: where ONNX Runtime fails.
         """
-        rows, columns = inputs[self._record.tensors.noisy].shape[2:]
-        needed, available = self.bytes_per_sample * rows * columns, _available_bytes()
-        if needed > available:
-            raise OutOfMemoryError(
-                "attention over the whole frame needs more memory than there is",
-                subject=self._record.name,
-                met=f"{available >> 20} MiB",
-                wanted=f"about {needed >> 20} MiB for {rows}x{columns}",
-                hint="leave out --exact",
-            )
+        rows, columns = inputs[self.record.tensors.noisy].shape[2:]
         gates = np.empty((1, self._pooling.gates, 1, 1), np.float32)
+        self._held = max(self._held, self.bytes_per_sample * rows * columns)
         self._graph.run(inputs, self._gates, gates)
         return gates
 
     @property
     def bytes_per_sample(self) -> int:
         """Memory that the statistics graph takes per packed sample or pixel, estimated."""
-        per_position = 4 if self._record.task == "raw" else 1
-        macs = 1000 * self._record.kmac_per_sample * per_position
+        per_position = 4 if self.record.task == "raw" else 1
+        macs = 1000 * self.record.kmac_per_sample * per_position
         channels = macs / (MACS_PER_GATE_AND_CHANNEL * self._pooling.gates)
         return int(FEATURE_MAPS * 4 * channels) + 1
 
@@ -116,18 +145,16 @@ class Attention:
 
 def frame_gates(
     attention: Attention,
-    bundle: Bundle,
     frame: RawFrame | FloatFrame,
     noise: NoiseModel,
     noise_scale: float,
     *,
     exact: bool,
-) -> _Gates:
-    """Gates (1, G, 1, 1) of a RAW frame.
+) -> tuple[_Gates, list[str]]:
+    """Gates (1, G, 1, 1) of a RAW frame, and what is to be said about them.
 
     Args:
-        attention: of the bundle.
-        bundle: of the network.
+        attention: of the network.
         frame: what the camera delivered.
         noise: its noise, in normalised units.
         noise_scale: sqrt of the mean of the frame's variance map.
@@ -137,14 +164,15 @@ def frame_gates(
         OutOfMemoryError: where memory does not suffice.
         BackendError: where ONNX Runtime fails.
     """
-    record = bundle.record
+    record = attention.record
     rows, columns = packed_size(frame.area.height, frame.area.width, frame.cfa)
-    small = every_nth_cell(frame, attention.step(rows, columns, exact=exact))
+    step, warnings = attention.step(rows, columns, exact=exact)
+    small = every_nth_cell(frame, step)
     rows, columns = packed_size(small.area.height, small.area.width, small.cfa)
     plan = whole(rows, columns, multiple_of=record.multiple_of)
     noisy, variance = np.empty((2, 1, 4, plan.height, plan.width), np.float32)
     MosaicTiles(small, noise, plan).cut(plan.cores[0], noisy[0], variance[0])
-    return attention.gates(record.tensors.fill(noisy, variance, noise_scale))
+    return attention.gates(record.tensors.fill(noisy, variance, noise_scale)), warnings
 
 
 def whole(rows: int, columns: int, *, multiple_of: int) -> TilePlan:
@@ -175,6 +203,13 @@ def _of_every_nth_cell(length: int, red: int, step: int) -> npt.NDArray[np.intp]
     places = np.arange(length, dtype=np.intp)
     every_nth: npt.NDArray[np.intp] = places[(places + red) // 2 % step == 0]
     return every_nth
+
+
+def _coarser(step: int, usual: int) -> str:
+    return (
+        f"memory did not suffice for attention from one in {usual}x{usual} samples: one in "
+        f"{step}x{step} was used, and tiles may agree less with the whole frame than the model says"
+    )
 
 
 def _available_bytes() -> int:

@@ -9,10 +9,8 @@ what is mixed in is that share, one for the whole frame, times the strength that
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from types import TracebackType
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,27 +18,27 @@ import numpy.typing as npt
 
 from cycleisp_runtime.arrays import SupportsDLPack, frame_of, target_of
 from cycleisp_runtime.attention import Attention, frame_gates
-from cycleisp_runtime.backends import Backend, Device
+from cycleisp_runtime.backends import Backend, Device, RunFrame
 from cycleisp_runtime.backends.checked import run_checked
-from cycleisp_runtime.backends.choice import open_backend
+from cycleisp_runtime.backends.choice import load_on_backend
 from cycleisp_runtime.bayer import Phase
-from cycleisp_runtime.bundle import Bundle, Precision, find_bundle
+from cycleisp_runtime.bundle import Bundle, Precision
+from cycleisp_runtime.cuda.foreign import HostCopies
+from cycleisp_runtime.cuda.passes import FramePasses
 from cycleisp_runtime.denoised import Denoised, Denoising, residual_noise, untouched, with_frame
-from cycleisp_runtime.errors import BackendError, BundleError, SettingsError
+from cycleisp_runtime.errors import BundleError, SettingsError
 from cycleisp_runtime.frame import FloatFrame, RawFrame
 from cycleisp_runtime.levels import choose_level_scale, copy_scaled
-from cycleisp_runtime.memory import parse_memory
 from cycleisp_runtime.noise import NoiseModel
 from cycleisp_runtime.noise_source import NoiseChoice, choose_noise
 from cycleisp_runtime.plane_threads import PlaneThreads
 from cycleisp_runtime.risk import RiskMeter
 from cycleisp_runtime.stopwatch import Stopwatch
 from cycleisp_runtime.tile_runner import DEFAULT_TILE, TileRunner
-from cycleisp_runtime.tiles import MosaicTiles, TilePlan
+from cycleisp_runtime.tiles import Core, MosaicTiles, TilePlan
+from cycleisp_runtime.turns import TakesTurns
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from cycleisp_runtime.stream import Policy, Stream
 
 __all__ = ["DEFAULT_TILE", "Denoised", "Denoiser", "Denoising"]
@@ -55,7 +53,7 @@ _Levels = tuple[float, float, float, float]
 _Progress = Callable[[int, int], None]
 
 
-class Denoiser:
+class Denoiser(TakesTurns):
     """A model that is ready to denoise frames, one after the other; a context manager.
 
     Frames may differ in size, phase and type. Memory for tiles is kept, and made anew where a frame
@@ -85,16 +83,20 @@ class Denoiser:
                 wanted="task raw, 4 channels",
                 hint="PictureDenoiser is for rendered pictures",
             )
+        super().__init__(record.name)
         self.bundle = bundle
         self.backend = backend
         self._planes = PlaneThreads(backend.threads)
         self._runner = TileRunner(record, batch=backend.batch, memory=memory, planes=self._planes)
         self._risk = RiskMeter(halo=record.halo.for_90_db, multiple_of=record.multiple_of)
-        self._attention = None if record.pooling is None else Attention(bundle)
+        self._attention = (
+            None
+            if record.pooling is None
+            else Attention(bundle, threads=backend.threads, memory=memory)
+        )
         self._part = np.empty((2, 4, 64, 512), np.float32)
         """What the noise scale is taken from at a time; both fit a cache of 1 MiB."""
-        self._lock = threading.RLock()
-        self._at_work = self._closed = False
+        self._copies = HostCopies()
 
     @classmethod
     def load(
@@ -124,16 +126,15 @@ class Denoiser:
             SettingsError: where there is no such backend, or so little memory holds no tile.
             BackendError: where the backend is missing or does not accept the network.
         """
-        size = parse_memory(memory) if isinstance(memory, str) else memory
-        found = find_bundle(bundle)
-        opened = open_backend(
-            found, backend=backend, precision=precision, device=device, threads=threads
+        return load_on_backend(
+            lambda found, opened, size: cls(found, opened, memory=size),
+            bundle,
+            backend=backend,
+            precision=precision,
+            device=device,
+            threads=threads,
+            memory=memory,
         )
-        try:
-            return cls(found, opened, memory=size)
-        except Exception:
-            opened.close()
-            raise
 
     def __call__(
         self,
@@ -153,7 +154,8 @@ class Denoiser:
 
         Args:
             source: what the camera delivered: a frame, or an array (H, W) of uint16 or float32,
-                NumPy's or one in host memory that speaks DLPack. It is read where it lies.
+                NumPy's or one that speaks DLPack, which is read where it lies in host memory; on
+                a GPU, where ``__cuda_array_interface__`` will do too, it is copied to the host.
             cfa: of an array, the phase at its top left corner.
             black: of an array, one level or one per cell position, row by row, in its own units.
             white: of an array, the level of saturation.
@@ -165,7 +167,7 @@ class Denoiser:
                 frame that is smaller is one tile. Tiles of at least four halos agree with the
                 whole frame to 120 dB, smaller ones to 90 dB, which a warning says.
             exact: attention of a network that pools is taken from the whole frame, in the memory
-                of the whole frame as one tile; else from every n-th sample.
+                of the whole frame as one tile; else from every n-th sample, as memory allows.
             keep_levels: write at the input's levels instead of 16 bits.
             progress: called with (tiles done, tiles in all). Must not use this denoiser.
 
@@ -174,16 +176,17 @@ class Denoiser:
             SettingsError: where the strength is outside 0..1, the tile too small for the halo, or
                 an array comes without levels or noise.
             CalibrationError: where no noise is given and the frame does not tell it.
-            OutOfMemoryError: where memory does not suffice for the smallest tile.
+            OutOfMemoryError: where memory does not suffice for the smallest tile, or for attention.
             BackendError: where the backend fails or puts out something that is no picture, the
-                array lies on a GPU, or the denoiser was closed.
+                array lies on a GPU that cannot be reached, or the denoiser was closed.
         """
-        frame = frame_of(source, cfa=cfa, black=black, white=white)
-        samples = np.empty(frame.samples.shape, np.uint16)
-        denoising = self._denoise(
-            frame, samples, noise, strength, tile, exact, keep_levels, progress
-        )
-        return with_frame(denoising, frame, samples)
+        with self._turn():
+            frame = frame_of(source, cfa=cfa, black=black, white=white, copies=self._copies)
+            samples = np.empty(frame.samples.shape, np.uint16)
+            denoising = self._denoise(
+                frame, samples, noise, strength, tile, exact, keep_levels, progress
+            )
+            return with_frame(denoising, frame, samples)
 
     def denoise_into(
         self,
@@ -209,7 +212,8 @@ class Denoiser:
             source: as for a call.
             target: (H, W), the shape of the stored samples: uint16, at 16 bits, levels multiplied
                 by the ``level_scale`` that is returned; or float32, at the input's levels, neither
-                rounded nor clipped. Shares no memory with ``source``.
+                rounded nor clipped. Shares no memory with ``source``. One on a GPU is filled when
+                this returns, for every stream.
             cfa: as for a call.
             black: as for a call.
             white: as for a call.
@@ -224,9 +228,12 @@ class Denoiser:
             InputError: where the target is no such array, or as for a call.
             SettingsError, CalibrationError, OutOfMemoryError, BackendError: as for a call.
         """
-        frame = frame_of(source, cfa=cfa, black=black, white=white)
-        samples = target_of(target, frame.samples)
-        return self._denoise(frame, samples, noise, strength, tile, exact, keep_levels, progress)
+        with self._turn():
+            frame = frame_of(source, cfa=cfa, black=black, white=white, copies=self._copies)
+            with target_of(target, frame.samples, self._copies) as samples:
+                return self._denoise(
+                    frame, samples, noise, strength, tile, exact, keep_levels, progress
+                )
 
     def stream(
         self,
@@ -270,26 +277,13 @@ class Denoiser:
             timeout_s=timeout_s,
         )
 
-    def close(self) -> None:
-        """Give all memory back; the denoiser cannot be used afterwards. May be called twice."""
-        with self._lock:
-            self._closed = True
-            self.backend.close()
-            self._runner.close()
-            self._planes.close()
-            if self._attention is not None:
-                self._attention.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+    def _give_back(self) -> None:
+        self.backend.close()
+        self._copies.close()
+        self._runner.close()
+        self._planes.close()
+        if self._attention is not None:
+            self._attention.close()
 
     def _denoise(
         self,
@@ -302,48 +296,63 @@ class Denoiser:
         keep_levels: bool,
         progress: _Progress | None,
     ) -> Denoising:
-        """Fill ``target``; the arguments are those of a call."""
+        """Fill ``target`` in this thread's turn; the arguments are those of a call."""
         if not 0 <= strength <= 1:
             raise SettingsError("out of range", subject="strength", met=strength, wanted="0..1")
         record, watch = self.bundle.record, Stopwatch()
-        with self._turn():
-            with watch.step("levels"):
-                kept = keep_levels or target.dtype == np.float32
-                level_scale, warnings = (1, []) if kept else choose_level_scale(frame)
-                if strength == 0 or frame.visible.size < target.size:
-                    copy_scaled(frame.samples, level_scale, target)
-            if strength == 0:
-                return untouched(level_scale, warnings)
-            choice = _noise_of(frame, noise)
-            with watch.step("noise scale"):
-                whole = MosaicTiles(frame, choice.model, TilePlan((), 0, 0, 0), self._planes)
-                noise_scale = whole.noise_scale(*self._part)
-            gates = None
-            if self._attention is not None:
-                with watch.step("attention"):
-                    gates = frame_gates(
-                        self._attention, self.bundle, frame, choice.model, noise_scale, exact=exact
-                    )
+        with watch.step("levels"):
+            kept = keep_levels or target.dtype == np.float32
+            level_scale, warnings = (1, []) if kept else choose_level_scale(frame)
+            if strength == 0 or frame.visible.size < target.size:
+                copy_scaled(frame.samples, level_scale, target)
+        if strength == 0:
+            return untouched(level_scale, warnings)
+        choice = _noise_of(frame, noise)
+        with watch.step("noise scale"):
+            whole = MosaicTiles(frame, choice.model, TilePlan((), 0, 0, 0), self._planes)
+            noise_scale = whole.noise_scale(*self._part)
+        gates = None
+        if self._attention is not None:
+            with watch.step("attention"):
+                gates, coarser = frame_gates(
+                    self._attention, frame, choice.model, noise_scale, exact=exact
+                )
+            warnings += coarser
 
-            def network(noisy: _Tiles, variance: _Tiles) -> _Tiles:
-                inputs = record.tensors.fill(noisy, variance, noise_scale, gates)
-                return run_checked(self.backend, record, inputs)
+        def network(noisy: _Tiles, variance: _Tiles) -> _Tiles:
+            inputs = record.tensors.fill(noisy, variance, noise_scale, gates)
+            return run_checked(self.backend, record, inputs)
 
-            with watch.step("risk"):
-                risk = self._risk.measure(frame, choice.model, network)
-            trust = risk.safe_strength
-            share = strength * trust
-            tile_warnings = self._runner.run(
+        with watch.step("risk"):
+            risk = self._risk.measure(frame, choice.model, network)
+        trust = risk.safe_strength
+        share = strength * trust
+
+        def on_backend(run_frame: RunFrame, plan: TilePlan) -> Iterator[Core]:
+            stand_in = np.broadcast_to(np.float32(0), (1, 4, plan.height, plan.width))
+            passes = FramePasses(
                 frame,
                 choice.model,
-                network,
+                plan,
                 target[frame.area.slices],
-                side=tile,
                 strength=share,
                 level_scale=level_scale,
-                watch=watch,
-                progress=progress,
             )
+            return run_frame(passes, record.tensors.fill(stand_in, stand_in, noise_scale, gates))
+
+        run_frame = self.backend.run_frame
+        tile_warnings = self._runner.run(
+            frame,
+            choice.model,
+            network,
+            target[frame.area.slices],
+            on_backend=run_frame and partial(on_backend, run_frame),
+            side=tile,
+            strength=share,
+            level_scale=level_scale,
+            watch=watch,
+            progress=progress,
+        )
         doubt = (
             None if record.noise_range is None else record.noise_range.doubt(choice.model.mean_shot)
         )
@@ -366,21 +375,6 @@ class Denoiser:
                 *_trust_warnings(trust),
             ),
         )
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Wait for other threads; then the denoiser is this one's."""
-        with self._lock:
-            name = self.bundle.record.name
-            if self._closed:
-                raise BackendError("the denoiser was closed", subject=name, hint="load it again")
-            if self._at_work:
-                raise BackendError("the denoiser is at work: its progress must not use it")
-            self._at_work = True
-            try:
-                yield
-            finally:
-                self._at_work = False
 
 
 def _noise_of(frame: RawFrame | FloatFrame, given: NoiseModel | None) -> NoiseChoice:

@@ -26,10 +26,12 @@ from cycleisp_runtime.bundle import BundleRecord
 from cycleisp_runtime.errors import SettingsError
 
 __all__ = [
+    "budget_for",
     "bytes_per_packed_sample",
     "largest_side",
     "next_smaller_side",
     "parse_memory",
+    "share_of",
     "tiles_within",
 ]
 
@@ -76,12 +78,11 @@ def largest_side(memory: int, record: BundleRecord, *, least: int) -> int:
     Raises:
         SettingsError: where not even the smallest tile fits.
     """
-    cost = bytes_per_packed_sample(record)
     sides = [side for side in SIDES if side >= least] or [least]
     for side in sides:
         if tiles_within(memory, record, side * side) > 0:
             return side
-    smallest = PROCESS_BYTES + cost * sides[-1] ** 2
+    smallest = budget_for(bytes_per_packed_sample(record) * sides[-1] ** 2, record)
     raise SettingsError(
         f"too little memory for any tile of the model {record.name}",
         subject="memory",
@@ -92,8 +93,24 @@ def largest_side(memory: int, record: BundleRecord, *, least: int) -> int:
 
 def tiles_within(memory: int, record: BundleRecord, packed_samples: int) -> int:
     """How many tiles of so many packed samples each one run may take within ``memory`` bytes."""
-    room = max(memory - PROCESS_BYTES, 0)
-    return int(room / (bytes_per_packed_sample(record) * packed_samples))
+    return int(share_of(memory, record) / (bytes_per_packed_sample(record) * packed_samples))
+
+
+def share_of(memory: int, record: BundleRecord) -> int:
+    """Bytes of a budget that tiles may take.
+
+    Of a network that pools over the frame, the graph of its statistics may take as much again.
+    """
+    return max(memory - PROCESS_BYTES, 0) // _shares(record)
+
+
+def budget_for(share: float, record: BundleRecord) -> float:
+    """The budget of which tiles, and the graph of statistics, may each take ``share`` bytes."""
+    return PROCESS_BYTES + share * _shares(record)
+
+
+def _shares(record: BundleRecord) -> int:
+    return 1 if record.pooling is None else 2
 
 
 def next_smaller_side(side: int, *, least: int) -> int | None:

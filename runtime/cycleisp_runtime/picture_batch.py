@@ -48,11 +48,12 @@ def denoise_picture_file(
             picture = read_picture(job.source)
         height, width, _ = picture.pixels.shape
         outcome.size = (width, height)
-        with watch.step("denoise"):
-            pixels = denoiser(picture.pixels, tile=tile, exact=exact, progress=progress)
+        denoised = denoiser(picture.pixels, tile=tile, exact=exact, progress=progress)
+        watch.seconds.update(denoised.seconds)
+        outcome.warnings += denoised.warnings
         with watch.step("write"):
             make_folder(job.output)
-            denoised = replace(picture, pixels=pixels)
-            write_picture(denoised, job.output, source=job.source, force=force)
+            written = replace(picture, pixels=denoised.picture)
+            write_picture(written, job.output, source=job.source, force=force)
         outcome.output = printable(job.output)
     return outcome

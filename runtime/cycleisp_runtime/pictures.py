@@ -10,40 +10,63 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from cycleisp_runtime.arrays import SupportsDLPack, host_array
+from cycleisp_runtime.arrays import SupportsDLPack, host_array, target_of
 from cycleisp_runtime.attention import Attention, whole
 from cycleisp_runtime.backends import Backend, Device
 from cycleisp_runtime.backends.checked import run_checked
-from cycleisp_runtime.backends.choice import open_backend
-from cycleisp_runtime.bayer import reflected_indices
-from cycleisp_runtime.bundle import Bundle, Precision, find_bundle
+from cycleisp_runtime.backends.choice import load_on_backend
+from cycleisp_runtime.bundle import Bundle, Precision
+from cycleisp_runtime.cuda.foreign import HostCopies
 from cycleisp_runtime.errors import BundleError, InputError
-from cycleisp_runtime.memory import largest_side, parse_memory
-from cycleisp_runtime.tile_runner import DEFAULT_TILE
-from cycleisp_runtime.tiles import Core, TilePlan, plan_tiles
+from cycleisp_runtime.memory import tiles_within
+from cycleisp_runtime.picture_tiles import HIGHEST, Picture, PictureTiles
+from cycleisp_runtime.stopwatch import Stopwatch
+from cycleisp_runtime.tile_side import TileSide
+from cycleisp_runtime.tiles import TilePlan, plan_tiles
+from cycleisp_runtime.turns import TakesTurns
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-__all__ = ["Picture", "PictureDenoiser"]
-
-HIGHEST = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}
-"""The code of 1.0 in every type that a picture may have."""
-
-Picture: TypeAlias = npt.NDArray[Any]
-"""(H, W, 3), R, G, B in sRGB: uint8, uint16, or float32 in [0, 1]."""
+__all__ = ["DenoisedPicture", "Picture", "PictureDenoiser", "PictureDenoising"]
 
 _Planes = npt.NDArray[np.float32]
+_Progress = Callable[[int, int], None]
 
 
-class PictureDenoiser:
+@dataclass(frozen=True)
+class PictureDenoising:
+    """How a denoised picture came about.
+
+    Attributes:
+        seconds: by step.
+        warnings: what was not done as asked or may disappoint, one sentence each.
+    """
+
+    seconds: dict[str, float]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DenoisedPicture(PictureDenoising):
+    """A denoised picture, and how it came about.
+
+    Attributes:
+        picture: (H, W, 3), of the shape and type of the noisy one.
+    """
+
+    picture: Picture
+
+
+class PictureDenoiser(TakesTurns):
     """A model that is ready to denoise pictures, one after the other; a context manager.
+
+    Pictures may differ in size and type. Memory for tiles is kept, and made anew where a picture
+    needs tiles of another shape.
+
+    Threads may share it: their calls take turns, and each gives what it would give alone.
 
     Args:
         bundle: what is known of the model.
@@ -66,14 +89,19 @@ class PictureDenoiser:
                 wanted="task srgb, 3 channels",
                 hint="Denoiser is for RAW frames",
             )
+        super().__init__(record.name)
         self.bundle = bundle
         self.backend = backend
-        self._side = DEFAULT_TILE
-        if memory is not None:
-            least = 2 * record.halo.for_120_db + 3 * record.multiple_of
-            self._side = largest_side(memory, record, least=least)
-        self._attention = None if record.pooling is None else Attention(bundle)
-        self._noisy = np.empty((1, 3, 0, 0), np.float32)
+        self._memory = memory
+        least = 2 * record.halo.for_120_db + 3 * record.multiple_of
+        self._side = TileSide(record, memory=memory, least=least)
+        self._attention = (
+            None
+            if record.pooling is None
+            else Attention(bundle, threads=backend.threads, memory=memory)
+        )
+        self._noisy = np.empty((0, 3, 0, 0), np.float32)
+        self._copies = HostCopies()
 
     @classmethod
     def load(
@@ -101,16 +129,15 @@ class PictureDenoiser:
             SettingsError: where there is no such backend, or so little memory holds no tile.
             BackendError: where the backend is missing or does not accept the network.
         """
-        size = parse_memory(memory) if isinstance(memory, str) else memory
-        found = find_bundle(bundle)
-        opened = open_backend(
-            found, backend=backend, precision=precision, device=device, threads=threads
+        return load_on_backend(
+            lambda found, opened, size: cls(found, opened, memory=size),
+            bundle,
+            backend=backend,
+            precision=precision,
+            device=device,
+            threads=threads,
+            memory=memory,
         )
-        try:
-            return cls(found, opened, memory=size)
-        except Exception:
-            opened.close()
-            raise
 
     def __call__(
         self,
@@ -118,118 +145,142 @@ class PictureDenoiser:
         *,
         tile: int | None = None,
         exact: bool = False,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Picture:
+        progress: _Progress | None = None,
+    ) -> DenoisedPicture:
         """The denoised picture, a NumPy array of the same shape and type.
 
         Args:
             picture: (H, W, 3), R, G, B in sRGB, at least 2x2: uint8 or uint16 codes, or float32 in
-                [0, 1]; a NumPy array, or one of another library on the CPU that speaks DLPack.
+                [0, 1]; a NumPy array or one of another library on the CPU that speaks DLPack, which
+                is read where it lies; or one on a GPU with ``__cuda_array_interface__``, which is
+                copied to the host.
             tile: side of a tile in pixels, halo included; None for what memory allows.
-            exact: attention of a network that pools is taken from the whole picture, which takes
-                the memory of the whole picture as one tile; else from every n-th pixel.
-            progress: called with (tiles done, tiles in all).
+            exact: attention of a network that pools is taken from the whole picture, in the memory
+                of the whole picture as one tile; else from every n-th pixel, as memory allows.
+            progress: called with (tiles done, tiles in all). Must not use this denoiser.
 
         Raises:
             InputError: where it is not such a picture.
             SettingsError: where the tile is too small for the model's halo.
-            OutOfMemoryError: where memory does not suffice.
-            BackendError: where the backend fails or puts out something that is no picture, or the
-                picture lies on a GPU.
+            OutOfMemoryError: where memory does not suffice for the smallest tile, or for attention.
+            BackendError: where the backend fails or puts out something that is no picture, the
+                picture lies on a GPU that cannot be reached, or the denoiser was closed.
         """
-        pixels = _checked_picture(picture)
-        record = self.bundle.record
-        plan = plan_tiles(
-            *pixels.shape[:2],
-            side=self._side if tile is None else tile,
-            halo=record.halo.for_120_db,
-            multiple_of=record.multiple_of,
-        )
-        gates = None
-        if self._attention is not None:
-            step = self._attention.step(*pixels.shape[:2], exact=exact)
-            small = _as_one_tile(pixels[::step, ::step], record.multiple_of)
-            gates = self._attention.gates(record.tensors.fill(small))
-        tiles = _PictureTiles(pixels, plan)
-        noisy = self._buffer(plan)
-        target = np.empty_like(pixels)
-        for done, core in enumerate(plan.cores, start=1):
-            tiles.cut(core, noisy[0])
-            inputs = record.tensors.fill(noisy, gates=gates)
-            tiles.stitch(core, run_checked(self.backend, record, inputs)[0], target)
-            if progress is not None:
-                progress(done, len(plan.cores))
-        return target
+        with self._turn():
+            pixels = _checked_picture(picture, self._copies)
+            target = np.empty_like(pixels)
+            denoising = self._denoise(pixels, target, tile, exact, progress)
+            return DenoisedPicture(**vars(denoising), picture=target)
 
-    def close(self) -> None:
-        """Give all memory back; the denoiser cannot be used afterwards."""
+    def denoise_into(
+        self,
+        picture: Picture | SupportsDLPack,
+        target: SupportsDLPack,
+        *,
+        tile: int | None = None,
+        exact: bool = False,
+        progress: _Progress | None = None,
+    ) -> PictureDenoising:
+        """How ``target``, an array of the caller's, was filled with the denoised pixels.
+
+        After the first picture of a size nothing is allocated that grows with pictures or tiles,
+        except for the attention of a network that pools. Where this raises, ``target`` may be half
+        written.
+
+        Args:
+            picture: as for a call.
+            target: (H, W, 3) like the picture: uint8 or uint16 codes, or float32, neither rounded
+                nor clipped, whatever the picture's type. Shares no memory with it. One on a GPU is
+                filled when this returns, for every stream.
+            tile: as for a call.
+            exact: as for a call.
+            progress: as for a call.
+
+        Raises:
+            InputError: where the target is no such array, or as for a call.
+            SettingsError, OutOfMemoryError, BackendError: as for a call.
+        """
+        with self._turn():
+            pixels = _checked_picture(picture, self._copies)
+            with target_of(target, pixels, self._copies, types=HIGHEST) as written:
+                return self._denoise(pixels, written, tile, exact, progress)
+
+    def _give_back(self) -> None:
         self.backend.close()
+        self._copies.close()
         if self._attention is not None:
             self._attention.close()
-        self._noisy = np.empty((1, 3, 0, 0), np.float32)
+        self._noisy = np.empty((0, 3, 0, 0), np.float32)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
+    def _denoise(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+        pixels: Picture,
+        target: Picture,
+        tile: int | None,
+        exact: bool,
+        progress: _Progress | None,
+    ) -> PictureDenoising:
+        """Fill ``target`` in this thread's turn; the arguments are those of a call."""
+        record, watch, warnings = self.bundle.record, Stopwatch(), list[str]()
+        gates = None
+        if self._attention is not None:
+            with watch.step("attention"):
+                step, warnings = self._attention.step(*pixels.shape[:2], exact=exact)
+                small = _as_one_tile(pixels[::step, ::step], record.multiple_of)
+                gates = self._attention.gates(record.tensors.fill(small))
 
-    def _buffer(self, plan: TilePlan) -> _Planes:
-        """Memory for one tile, kept from picture to picture."""
-        shape = (1, 3, plan.height, plan.width)
+        def plan_for(side: int) -> tuple[TilePlan, list[str]]:
+            plan = plan_tiles(
+                *pixels.shape[:2],
+                side=side,
+                halo=record.halo.for_120_db,
+                multiple_of=record.multiple_of,
+            )
+            return plan, []
+
+        def fill(plan: TilePlan) -> None:
+            tiles, noisy = PictureTiles(pixels, plan), self._tiles_for(plan)
+            for start in range(0, len(plan.cores), len(noisy)):
+                cores = plan.cores[start : start + len(noisy)]
+                with watch.step("cut"):
+                    for slot, core in enumerate(cores):
+                        tiles.cut(core, noisy[slot])
+                with watch.step("network"):
+                    inputs = record.tensors.fill(noisy[: len(cores)], gates=gates)
+                    denoised = run_checked(self.backend, record, inputs)
+                with watch.step("stitch"):
+                    for slot, core in enumerate(cores):
+                        tiles.stitch(core, denoised[slot], target, scratch=noisy[slot])
+                if progress is not None:
+                    progress(start + len(cores), len(plan.cores))
+
+        warnings += self._side.run(tile, plan_for, fill)
+        return PictureDenoising(watch.seconds, tuple(warnings))
+
+    def _tiles_for(self, plan: TilePlan) -> _Planes:
+        """Tiles (n, 3, plan.height, plan.width), n per run, kept from picture to picture."""
+        count = min(self.backend.batch, len(plan.cores))
+        if self._memory is not None:
+            fitting = tiles_within(self._memory, self.bundle.record, plan.height * plan.width)
+            count = max(1, min(count, fitting))
+        shape = (count, 3, plan.height, plan.width)
         if self._noisy.shape != shape:
+            self._noisy = np.empty((0, 3, 0, 0), np.float32)  # memory never holds both
             self._noisy = np.empty(shape, np.float32)
         return self._noisy
-
-
-class _PictureTiles:
-    """Cuts the tiles of one picture, and stitches what a backend made of them."""
-
-    def __init__(self, pixels: Picture, plan: TilePlan) -> None:
-        self._pixels = pixels
-        self._plan = plan
-        self._highest = HIGHEST[pixels.dtype]
-
-    def cut(self, core: Core, noisy: _Planes) -> None:
-        """Fill (3, plan.height, plan.width) with the tile, mirrored beyond the picture's edge."""
-        (height, width), halo = self._pixels.shape[:2], self._plan.halo
-        top, left = core.top - halo, core.left - halo
-        bottom, right = top + self._plan.height, left + self._plan.width
-        if min(top, left) >= 0 and bottom <= height and right <= width:
-            patch = self._pixels[top:bottom, left:right]
-        else:
-            rows = reflected_indices(top, bottom, 1, height)
-            patch = self._pixels[rows[:, None], reflected_indices(left, right, 1, width)]
-        np.multiply(patch.transpose(2, 0, 1), np.float32(1 / self._highest), out=noisy)
-
-    def stitch(self, core: Core, denoised: _Planes, target: Picture) -> None:
-        """Write the core of a denoised tile (3, plan.height, plan.width) into the new picture."""
-        halo = self._plan.halo
-        kept = denoised[:, halo : halo + core.height, halo : halo + core.width]
-        place = target[core.top : core.top + core.height, core.left : core.left + core.width]
-        if target.dtype == np.float32:
-            place[...] = kept.transpose(1, 2, 0)
-            return
-        codes = kept * np.float32(self._highest)
-        place[...] = np.clip(np.rint(codes, out=codes), 0, self._highest).transpose(1, 2, 0)
 
 
 def _as_one_tile(pixels: Picture, multiple_of: int) -> _Planes:
     """(1, 3, h, w): the picture, its sides brought to multiples by reflection."""
     plan = whole(*pixels.shape[:2], multiple_of=multiple_of)
     noisy = np.empty((1, 3, plan.height, plan.width), np.float32)
-    _PictureTiles(pixels, plan).cut(plan.cores[0], noisy[0])
+    PictureTiles(pixels, plan).cut(plan.cores[0], noisy[0])
     return noisy
 
 
-def _checked_picture(picture: Picture | SupportsDLPack) -> Picture:
-    """The picture as a NumPy array that shares its memory."""
-    pixels = host_array(picture)
+def _checked_picture(picture: Picture | SupportsDLPack, copies: HostCopies) -> Picture:
+    """The picture as a NumPy array that shares its memory, or a copy of what a GPU holds."""
+    pixels = host_array(picture, copies)
     if (
         pixels.dtype not in HIGHEST
         or pixels.ndim != 3
@@ -241,6 +292,7 @@ def _checked_picture(picture: Picture | SupportsDLPack) -> Picture:
             met=f"{pixels.dtype} {pixels.shape}",
             wanted="uint8, uint16 or float32 (H, W, 3), at least 2x2",
         )
-    if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
+    # Both are NaN where any number is; np.isfinite would need memory for every one.
+    if pixels.dtype == np.float32 and not np.isfinite([pixels.min(), pixels.max()]).all():
         raise InputError("the picture holds NaN or infinity", wanted="float32 in [0, 1]")
     return pixels

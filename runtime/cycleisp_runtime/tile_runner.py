@@ -6,33 +6,27 @@ a GPU, the frame starts again with the next smaller tile, and so do the frames a
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 
 from cycleisp_runtime.bayer import packed_size
 from cycleisp_runtime.bundle import BundleRecord
-from cycleisp_runtime.errors import OutOfMemoryError
 from cycleisp_runtime.frame import FloatFrame, RawFrame
-from cycleisp_runtime.memory import largest_side, next_smaller_side, tiles_within
+from cycleisp_runtime.memory import tiles_within
 from cycleisp_runtime.noise import NoiseModel
 from cycleisp_runtime.plane_threads import PlaneThreads
 from cycleisp_runtime.stopwatch import Stopwatch
-from cycleisp_runtime.tiles import MosaicTiles, TilePlan, plan_tiles
+from cycleisp_runtime.tile_side import DEFAULT_TILE, TileSide
+from cycleisp_runtime.tiles import Core, MosaicTiles, TilePlan, plan_tiles
 
 __all__ = ["DEFAULT_TILE", "TileRunner"]
-
-DEFAULT_TILE = 512
-"""Packed samples: a sixth of the work goes into halos of 22, about 130 MB into an edge model's
-features. Half of it takes a quarter of the memory and spends a third of the work on halos."""
 
 _Tiles = npt.NDArray[np.float32]
 _Samples = npt.NDArray[np.uint16] | npt.NDArray[np.float32]
 _Network = Callable[[_Tiles, _Tiles], _Tiles]
-
-_log = logging.getLogger(__name__)
+_OnBackend = Callable[[TilePlan], Iterator[Core]]
 
 
 class TileRunner:
@@ -58,11 +52,8 @@ class TileRunner:
         self._planes = planes
         self._batch = batch
         self._memory = memory
-        self._least = 2 * record.halo.for_90_db + 3 * record.multiple_of
-        self._side = DEFAULT_TILE
-        if memory is not None:
-            self._side = largest_side(memory, record, least=self._least)
-        self._shrunk: list[str] = []
+        least = 2 * record.halo.for_90_db + 3 * record.multiple_of
+        self._side = TileSide(record, memory=memory, least=least)
         self._arrays = np.empty((2, 0, 4, 0, 0), np.float32)
 
     def run(
@@ -72,6 +63,7 @@ class TileRunner:
         network: _Network,
         target: _Samples,
         *,
+        on_backend: _OnBackend | None = None,
         side: int | None,
         strength: float,
         level_scale: int,
@@ -85,6 +77,8 @@ class TileRunner:
             noise: its noise, in normalised units.
             network: noisy tiles (N, 4, h, w) and their variance maps to denoised tiles.
             target: as for ``MosaicTiles.stitch``, as are strength and level scale.
+            on_backend: fills ``target`` by a plan where the backend cuts and stitches too, and
+                gives every core that stands in it; None where this is to be done here.
             side: of a tile in packed samples, halo included; None for what memory allows.
             strength: share of the network's output in the new frame.
             level_scale: factor from the input's levels to the output's.
@@ -95,32 +89,19 @@ class TileRunner:
             SettingsError: where the tile is too small for the halo.
             OutOfMemoryError: where memory does not suffice for the smallest tile.
         """
-        kept = side is None
-        shrunk, side = (self._shrunk, self._side) if side is None else ([], side)
-        while True:
-            plan, warnings = self._plan(frame, side)
-            try:
+
+        def fill(plan: TilePlan) -> None:
+            if on_backend is None:
                 self._fill(
                     frame, noise, network, target, plan, strength, level_scale, watch, progress
                 )
-            except (OutOfMemoryError, MemoryError) as error:
-                tile = max(plan.height, plan.width)
-                smaller = next_smaller_side(tile, least=self._least)
-                if smaller is None:
-                    raise OutOfMemoryError(
-                        "memory does not suffice for the smallest tile",
-                        subject=self._record.name,
-                        met=f"{plan.height}x{plan.width} packed samples",
-                        hint=str(error) or None,
-                    ) from error
-                side = smaller
-                words = f"memory did not suffice for tiles of {tile}: up to {side} were used"
-                _log.warning("%s (%s)", words, error)
-                shrunk = [*shrunk, words]
-                if kept:
-                    self._side, self._shrunk = side, shrunk
-            else:
-                return [*warnings, *shrunk]
+                return
+            with watch.step("network"):
+                for done, _ in enumerate(on_backend(plan), 1):
+                    if progress is not None:
+                        progress(done, len(plan.cores))
+
+        return self._side.run(side, lambda longest: self._plan(frame, longest), fill)
 
     def close(self) -> None:
         """Give the memory back."""

@@ -14,16 +14,28 @@ import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
-from cycleisp_runtime.cuda import Address, Bytes, CudaDriver, Event, Stream
+from cycleisp_runtime.cuda import (
+    Address,
+    Bytes,
+    CudaDriver,
+    Event,
+    Graph,
+    Kernel,
+    Module,
+    Size,
+    Stream,
+)
 from cycleisp_runtime.errors import BackendError, OutOfMemoryError
+from tests.runtime.host_kernels import HostKernels
 
-__all__ = ["FakeCuda", "MisuseError"]
+__all__ = ["GARBAGE", "FakeCuda", "MisuseError"]
 
 _Key = TypeVar("_Key")
 _Thing = TypeVar("_Thing")
@@ -57,6 +69,7 @@ class _Work:
 
     do: Callable[[], None]
     blocks: tuple[Bytes, ...]
+    code: HostKernels | None = None
 
 
 _Step = _Work | _Mark | _Wait
@@ -71,6 +84,7 @@ class FakeCuda(CudaDriver):
         memory: of the GPU, in bytes.
         fault_at: the call, counted from 0, at which the GPU fails, and from which on everything is
             refused; None for a GPU that does not.
+        moved_bytes: that were copied between host and GPU.
         hurry: whether a stream goes on by one step now; asked again and again.
     """
 
@@ -80,24 +94,33 @@ class FakeCuda(CudaDriver):
     hurry: Callable[[], bool] = lambda: False
     package: str = "fake 1.0"
     calls: list[str] = field(default_factory=list)
+    moved_bytes: int = 0
 
     def __post_init__(self) -> None:
         self._current = threading.local()
         self._released = False
         self._ticks = itertools.count()
         self._numbers = itertools.count(0x1000, 0x1000)
+        self._next_address = 1 << 40
         self._device: dict[Address, Bytes] = {}
         self._pinned: dict[int, Bytes] = {}
         self._mapped: dict[int, Address] = {}
         self._streams: dict[Stream, deque[_Step]] = {}
         self._events: dict[Event, _Mark | None] = {}
+        self._modules: dict[Module, HostKernels] = {}
+        self._graphs: dict[Graph, list[_Step]] = {}
+        self._captured = Stream(0)
+        self._noted: list[_Step] | None = None
+        self._kernels: dict[Kernel, tuple[Module, str]] = {}
         self._users: weakref.WeakSet[object] = weakref.WeakSet()
 
     def check_nothing_is_left(self) -> None:
         """Everything was given back and nobody holds the context."""
         if self._users:
             gc.collect()
-        left = [*self._device, *self._pinned, *self._streams, *self._events, *self._users]
+        code = (self._modules, self._graphs)
+        held = itertools.chain(self._device, self._pinned, self._streams, self._events, *code)
+        left = [*held, *self._users]
         if left or not self._released or self._depth():
             raise MisuseError(f"left behind: {len(left)} things, released {self._released}")
 
@@ -131,7 +154,7 @@ class FakeCuda(CudaDriver):
             raise MisuseError(f"{size} bytes")
         if sum(len(block) for block in self._device.values()) + size > self.memory:
             raise OutOfMemoryError("CUDA has not enough memory: the fake GPU is small")
-        address = Address(next(self._numbers))
+        address = self._new_address(size)
         self._device[address] = np.full(size, GARBAGE, np.uint8)
         return address
 
@@ -144,7 +167,7 @@ class FakeCuda(CudaDriver):
         self.check_call("allocate_pinned")
         pinned = np.full(size, GARBAGE, np.uint8)
         self._pinned[pinned.ctypes.data] = pinned
-        self._mapped[pinned.ctypes.data] = Address(next(self._numbers))
+        self._mapped[pinned.ctypes.data] = self._new_address(size)
         return pinned
 
     def device_address(self, pinned: Bytes) -> Address:
@@ -159,27 +182,27 @@ class FakeCuda(CudaDriver):
     def upload(self, target: Address, pinned: Bytes, stream: Stream) -> None:
         """Copy later, what must be the same then."""
         self.check_call("upload")
-        source, copy = self._pinned_block(pinned), pinned.copy()
-        block = self.block(target, pinned.nbytes)
-
-        def do() -> None:
-            if not np.array_equal(pinned, copy):
-                raise MisuseError("what is uploaded was overwritten before")
-            block[: copy.nbytes] = copy
-
-        self._ask(stream, _Work(do, (source, block)))
+        self._copy_to_gpu(target, len(pinned), pinned[None], stream)
 
     def download(self, pinned: Bytes, source: Address, stream: Stream) -> None:
         """Copy later; until then there is garbage."""
         self.check_call("download")
-        target = self._pinned_block(pinned)
-        block = self.block(source, pinned.nbytes)
-        pinned[:] = GARBAGE
+        self._copy_to_host(pinned[None], source, len(pinned), stream)
 
-        def do() -> None:
-            pinned[:] = block[: pinned.nbytes]
+    def upload_rows(self, target: Address, pitch: int, pinned: Bytes, stream: Stream) -> None:
+        """Copy rows later, which must be the same then."""
+        self.check_call("upload_rows")
+        self._copy_to_gpu(target, pitch, pinned, stream)
 
-        self._ask(stream, _Work(do, (target, block)))
+    def download_rows(self, pinned: Bytes, source: Address, pitch: int, stream: Stream) -> None:
+        """Copy rows later; until then there is garbage."""
+        self.check_call("download_rows")
+        self._copy_to_host(pinned, source, pitch, stream)
+
+    def holds(self, address: Address) -> bool:
+        """Whether something was allocated there."""
+        self.check_call("holds")
+        return self._find(address) is not None
 
     def serve(self, user: object) -> None:
         """Take note of something that needs the context as long as it lives."""
@@ -192,13 +215,13 @@ class FakeCuda(CudaDriver):
 
     def block(self, address: int, size: int) -> Bytes:
         """The memory that the GPU sees there."""
-        mapped = {self._mapped[place]: block for place, block in self._pinned.items()}
-        block = (self._device | mapped).get(Address(address))
-        if block is None:
+        found = self._find(address)
+        if found is None:
             raise MisuseError(f"no memory at {address:#x}")
-        if size > len(block):
-            raise MisuseError(f"{size} bytes at {address:#x}, where there are {len(block)}")
-        return block
+        block, offset = found
+        if offset + size > len(block):
+            raise MisuseError(f"{size} bytes at {address:#x}, where {len(block) - offset} are left")
+        return block[offset:]
 
     def create_stream(self) -> Stream:
         """A stream."""
@@ -216,6 +239,13 @@ class FakeCuda(CudaDriver):
         self.check_call("synchronize")
         while self._queue(stream):
             self._step(stream)
+
+    def wait_for_others(self, stream: Stream | None) -> None:
+        """Now everything happens that was asked of this stream, or of all."""
+        self.check_call("wait_for_others")
+        for each in [*self._streams] if stream is None else [stream]:
+            while self._queue(each):
+                self._step(each)
 
     def create_event(self) -> Event:
         """An event that never happened."""
@@ -251,12 +281,88 @@ class FakeCuda(CudaDriver):
             raise MisuseError("the events have not happened")
         return (ticks[1] - ticks[0]) / 1e3
 
+    def load_module(self, code: bytes) -> Module:
+        """Kernels for the host."""
+        self.check_call("load_module")
+        module = Module(next(self._numbers))
+        self._modules[module] = HostKernels(code)
+        return module
+
+    def unload_module(self, module: Module) -> None:
+        """Give them back; none may be at work."""
+        self._give_back("unload_module", self._modules, module)
+
+    def find_kernel(self, module: Module, name: str) -> Kernel:
+        """The function of this name."""
+        self.check_call("find_kernel")
+        kernel = Kernel(next(self._numbers))
+        self._kernels[kernel] = (module, name)
+        return kernel
+
+    def launch_kernel(
+        self,
+        kernel: Kernel,
+        grid: Size,
+        block: Size,
+        record: npt.NDArray[np.void],
+        addresses: Sequence[Address],
+        stream: Stream,
+    ) -> None:
+        """Run it later, on the host."""
+        self.check_call("launch_kernel")
+        module, name = self._kernels[kernel]
+        library = self._modules[module]
+        arrays = [None if address == 0 else self.block(address, 1) for address in addresses]
+        held = record.copy()
+        blocks = [array for array in arrays if array is not None]
+        self._ask(
+            stream,
+            _Work(lambda: library.launch(name, grid, block, held, arrays), (*blocks,), library),
+        )
+
+    def begin_capture(self, stream: Stream) -> None:
+        """From now on only what can be noted may be asked."""
+        self.check_call("begin_capture")
+        if self._noted is not None:
+            raise MisuseError("begin_capture() twice")
+        self._queue(stream)
+        self._captured, self._noted = stream, []
+
+    def end_capture(self, stream: Stream) -> Graph:
+        """What was noted."""
+        if self._noted is None or stream != self._captured:
+            raise MisuseError("end_capture() without begin_capture()")
+        noted, self._noted = self._noted, None
+        self.check_call("end_capture")
+        graph = Graph(next(self._numbers))
+        self._graphs[graph] = noted
+        return graph
+
+    def launch_graph(self, graph: Graph, stream: Stream) -> None:
+        """All of it later."""
+        self.check_call("launch_graph")
+        if graph not in self._graphs:
+            raise MisuseError("no such graph")
+        for work in self._graphs[graph]:
+            self._ask(stream, work)
+
+    def destroy_graph(self, graph: Graph) -> None:
+        """Give it back."""
+        self._give_back("destroy_graph", self._graphs, graph)
+
+    @property
+    def capturing(self) -> bool:
+        """Whether something is noted and not done."""
+        return self._noted is not None
+
     def check_call(self, name: str) -> None:
-        """Count the call; it must be made inside ``current`` and before ``close``."""
+        """Count the call; it must be made inside ``current``, and be allowed now."""
         if self._released:
             raise MisuseError(f"{name}() after close()")
         if not self._depth():
             raise MisuseError(f"{name}() outside current()")
+        if self.capturing and name not in {"launch", "launch_kernel"}:
+            raise MisuseError(f"{name}() while a graph is captured")
         self.calls.append(name)
         self._refuse_after_fault(name)
         streams = [stream for stream, queue in self._streams.items() if queue]
@@ -281,7 +387,13 @@ class FakeCuda(CudaDriver):
         return self._streams[stream]
 
     def _ask(self, stream: Stream, what: _Step) -> None:
-        self._queue(stream).append(what)
+        queue = self._queue(stream)
+        if self._noted is None:
+            queue.append(what)
+        elif stream != self._captured:
+            raise MisuseError("another stream while a graph is captured")
+        else:
+            self._noted.append(what)
 
     def _step(self, stream: Stream) -> None:
         """Do the next thing of a stream, after those of others that it waits for."""
@@ -296,6 +408,51 @@ class FakeCuda(CudaDriver):
             what.do()
             next(self._ticks)
         queue.popleft()
+
+    def _copy_to_gpu(self, target: Address, pitch: int, pinned: Bytes, stream: Stream) -> None:
+        source, copy = self._pinned_block(pinned), pinned.copy()
+        rows = self._rows(target, pitch, pinned)
+        self.moved_bytes += pinned.nbytes
+
+        def do() -> None:
+            if not np.array_equal(pinned, copy):
+                raise MisuseError("what is uploaded was overwritten before")
+            rows[:] = copy
+
+        self._ask(stream, _Work(do, (source, rows)))
+
+    def _copy_to_host(self, pinned: Bytes, source: Address, pitch: int, stream: Stream) -> None:
+        target = self._pinned_block(pinned)
+        rows = self._rows(source, pitch, pinned)
+        self.moved_bytes += pinned.nbytes
+        pinned[:] = GARBAGE
+
+        def do() -> None:
+            pinned[:] = rows
+
+        self._ask(stream, _Work(do, (target, rows)))
+
+    def _rows(self, address: Address, pitch: int, like: Bytes) -> Bytes:
+        """Rows of the GPU's memory that lie ``pitch`` bytes apart."""
+        count, width = like.shape
+        if pitch < width:
+            raise MisuseError(f"rows of {width} bytes, {pitch} apart")
+        memory = self.block(address, (count - 1) * pitch + width)
+        return np.lib.stride_tricks.as_strided(memory, like.shape, (pitch, 1))
+
+    def _new_address(self, size: int) -> Address:
+        """A page of addresses between any two blocks belongs to neither."""
+        address = Address(self._next_address)
+        self._next_address += (size // 0x1000 + 2) * 0x1000
+        return address
+
+    def _find(self, address: int) -> tuple[Bytes, int] | None:
+        """The memory that holds this address, and how far in it lies."""
+        mapped = {self._mapped[place]: block for place, block in self._pinned.items()}
+        for start, block in (self._device | mapped).items():
+            if start <= address < start + len(block):
+                return block, address - start
+        return None
 
     def _pinned_block(self, pinned: Bytes) -> Bytes:
         """The whole of the pinned memory that this is the beginning of."""
@@ -314,10 +471,14 @@ class FakeCuda(CudaDriver):
         return thing
 
     def _is_awaited(self, thing: object) -> bool:
-        """Whether a stream will still work on this memory, or is one with work."""
+        """Whether a stream will still use this memory or code, or is one with work."""
         if isinstance(thing, deque):
             return bool(thing)
-        pending = [what for queue in self._streams.values() for what in queue]
-        return any(
-            thing is block for what in pending if isinstance(what, _Work) for block in what.blocks
+        pending = [
+            what for queue in self._streams.values() for what in queue if isinstance(what, _Work)
+        ]
+        if isinstance(thing, HostKernels):
+            return any(what.code is thing for what in pending)
+        return isinstance(thing, np.ndarray) and any(
+            np.may_share_memory(thing, block) for what in pending for block in what.blocks
         )

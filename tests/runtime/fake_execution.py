@@ -52,6 +52,7 @@ def runtime_class(
         def __init__(self, logger: object) -> None:
             self._logger = logger
             self._shapes: dict[str, tuple[int, ...]] = {}
+            self._prepared: dict[str, tuple[int, ...]] = {}
             self._addresses: dict[str, int] = {}
             cuda.serve(self)
 
@@ -65,6 +66,10 @@ def runtime_class(
             assert name in {*profile, OUTPUT}
             self._addresses[name] = memory
             return bool(unless_failing(self._logger, "set_tensor_address", True))
+
+        def is_stream_capturable(self, stream: int) -> bool:
+            assert stream
+            return "is_stream_capturable" not in fails
 
         def execute_async_v3(self, stream_handle: int) -> bool:
             assert self._shapes.keys() == profile.keys(), "a shape was not set"
@@ -82,6 +87,11 @@ def runtime_class(
                 correction = tensors["noise_scale"] * tensors["variance"]
                 np.subtract(tensors["noisy"], correction, out=tensors[OUTPUT])
 
+            if cuda.capturing:
+                assert self._shapes == self._prepared, "new shapes while a graph is captured"
+                if "capture" in fails:
+                    return bool(unless_failing(self._logger, "capture", True))
+            self._prepared = {**self._shapes}
             cuda.launch(Stream(stream_handle), kernel, *blocks.values())
             return bool(unless_failing(self._logger, "execute_async_v3", True))
 

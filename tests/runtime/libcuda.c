@@ -15,18 +15,20 @@ enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_CO
 /* Read by the tests. */
 int integrated, retained, fault;
 size_t largest = 1 << 20;
-int live[4];
+int live[7], replayed;
 static _Thread_local int depth;
 
 int current_contexts(void) { return depth; }
 
-enum Kind { DEVICE_MEMORY, HOST_MEMORY, STREAM, EVENT };
+enum Kind { DEVICE_MEMORY, HOST_MEMORY, STREAM, EVENT, MODULE, GRAPH, LAUNCHABLE };
 typedef struct { enum Kind kind; size_t size; int place; void *memory; } Thing;
 
 enum { MOST = 256 };
 static Thing *things[MOST];
 static int clock_ms;
 static char the_context;
+static void *capturing;
+static size_t captured;
 
 static int make(enum Kind kind, size_t size, Thing **made) {
     if (!depth) return INVALID_CONTEXT;
@@ -124,6 +126,88 @@ int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t size, void *stream) {
     return copy(to, (void *)from, size, find(DEVICE_MEMORY, (void *)from), find(HOST_MEMORY, to),
                 stream);
 }
+/* CUDA_MEMCPY2D, halved. */
+typedef struct {
+    size_t first_byte, first_row;
+    unsigned kind;
+    void *host;
+    uint64_t device;
+    void *array;
+    size_t pitch;
+} Side;
+typedef struct { Side source, target; size_t width, height; } Copy2D;
+
+int cuMemcpy2DAsync_v2(const Copy2D *what, void *stream) {
+    const Side *from = &what->source, *to = &what->target;
+    int up = from->kind == 1 && to->kind == 2, down = from->kind == 2 && to->kind == 1;
+    size_t rows = what->height, width = what->width;
+    if (!up && !down) return INVALID_VALUE;
+    if (width > from->pitch || width > to->pitch) return INVALID_VALUE;
+    for (size_t row = 0; row < rows; row++) {
+        char *source = up ? from->host : (void *)from->device;
+        char *target = up ? (void *)to->device : to->host;
+        int status = copy(target + row * to->pitch, source + row * from->pitch, width,
+                          find(DEVICE_MEMORY, up ? target : source),
+                          find(HOST_MEMORY, up ? source : target), stream);
+        if (status) return status;
+    }
+    return OK;
+}
+int cuPointerGetAttribute(void *value, int attribute, uint64_t address) {
+    *(int *)value = 0;
+    if (attribute != 9) return INVALID_VALUE; /* CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL */
+    return fault ? ILLEGAL_ADDRESS : find(DEVICE_MEMORY, (void *)address) ? OK : INVALID_VALUE;
+}
+/* A module is code that begins with "kernels"; its one function, "kernel", takes a struct of an int
+ * and a float, and two pointers, and writes what it was called with where the first points. */
+int cuModuleLoadData(void **module, const char *code) {
+    return memcmp(code, "kernels", 7) ? INVALID_VALUE : make(MODULE, 0, (Thing **)module);
+}
+int cuModuleUnload(void *module) { return drop(MODULE, module); }
+int cuModuleGetFunction(void **kernel, void *module, const char *name) {
+    *kernel = module;
+    return !find(MODULE, module) ? INVALID_HANDLE : strcmp(name, "kernel") ? NOT_FOUND : OK;
+}
+int cuLaunchKernel(void *kernel, unsigned grid_x, unsigned grid_y, unsigned grid_z,
+                   unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
+                   void *stream, void **arguments, void **extra) {
+    if (!depth) return INVALID_CONTEXT;
+    if (fault) return ILLEGAL_ADDRESS;
+    if (!find(MODULE, kernel) || !find(STREAM, stream)) return INVALID_HANDLE;
+    if (grid_z != 1 || block_z != 1 || shared_bytes || extra) return INVALID_VALUE;
+    struct { int number; float fraction; } *record = arguments[0];
+    int *to = *(int **)arguments[1];
+    if (stream == capturing) return captured++, OK;
+    if (!find(DEVICE_MEMORY, to) || *(void **)arguments[2]) return INVALID_VALUE;
+    int told[] = {grid_x, grid_y, block_x, block_y, record->number, (int)(8 * record->fraction)};
+    memcpy(to, told, sizeof told);
+    return OK;
+}
+/* While a stream is captured kernels do not run; a graph holds how many there were. */
+int cuStreamBeginCapture_v2(void *stream, int mode) {
+    if (mode != 1 || capturing) return INVALID_VALUE; /* THREAD_LOCAL */
+    if (!find(STREAM, stream)) return INVALID_HANDLE;
+    return capturing = stream, captured = 0, OK;
+}
+int cuStreamEndCapture(void *stream, void **graph) {
+    if (!capturing || stream != capturing) return INVALID_VALUE;
+    capturing = NULL;
+    int status = make(GRAPH, captured, (Thing **)graph);
+    return fault ? ILLEGAL_ADDRESS : status;
+}
+int cuGraphInstantiateWithFlags(void **launchable, void *graph, unsigned long long flags) {
+    Thing *noted = find(GRAPH, graph);
+    return !noted ? INVALID_HANDLE : flags ? INVALID_VALUE
+         : make(LAUNCHABLE, noted->size, (Thing **)launchable);
+}
+int cuGraphDestroy(void *graph) { return drop(GRAPH, graph); }
+int cuGraphExecDestroy(void *launchable) { return drop(LAUNCHABLE, launchable); }
+int cuGraphLaunch(void *launchable, void *stream) {
+    Thing *found = find(LAUNCHABLE, launchable);
+    if (!found || !find(STREAM, stream)) return INVALID_HANDLE;
+    return replayed += (int)found->size, OK;
+}
+int cuCtxSynchronize(void) { return !depth ? INVALID_CONTEXT : fault ? ILLEGAL_ADDRESS : OK; }
 int cuStreamCreate(void **stream, unsigned flags) {
     return flags == 1 ? make(STREAM, 0, (Thing **)stream) : INVALID_VALUE; /* NON_BLOCKING */
 }

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from cycleisp_runtime.backends import Backend, Device, choice
-from cycleisp_runtime.backends.choice import BACKENDS, open_backend
+from cycleisp_runtime.backends.choice import BACKENDS, load_on_backend, open_backend
 from cycleisp_runtime.backends.identity import IdentityBackend
 from cycleisp_runtime.bundle import Bundle, ModelFile, Precision
 from cycleisp_runtime.engines.gpu import Gpu
@@ -134,6 +134,7 @@ def test_a_device_that_was_asked_for_is_never_replaced(bundle: Bundle, name: str
     [
         ("directml", None, r"no such backend \(met directml, wanted auto, tensorrt, onnxruntime"),
         ("openvino", "cuda", r"openvino: the backend does not run there \(met cuda, wanted cpu\)"),
+        ("auto", "gpu", r"auto: the backend does not run there \(met gpu, wanted cpu or cuda\)"),
         ("tensorrt", "cpu", r"tensorrt: the backend does not run there \(met cpu, wanted cuda\)"),
     ],
 )
@@ -142,6 +143,14 @@ def test_what_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(SettingsError, match=line):
         open_backend(bundle, backend=backend, device=device)
+
+
+@pytest.mark.parametrize("threads", [-1, 0, 1025])
+def test_a_number_of_threads_that_no_machine_has_use_for_is_refused(
+    bundle: Bundle, threads: int
+) -> None:
+    with pytest.raises(SettingsError, match=rf"threads: out of range \(met {threads}, wanted 1..1"):
+        open_backend(bundle, backend="identity", threads=threads)
 
 
 @pytest.mark.usefixtures("gpu")
@@ -178,6 +187,35 @@ def test_a_precision_that_was_asked_for_is_not_measured_against_another(
         monkeypatch, "tensorrt", lambda _bundle, precision, *_: OnGpu(precision, lambda: None)
     )
     assert open_backend(in_three_precisions(), precision="int8").reason == "as asked for"
+
+
+def test_a_denoiser_is_made_of_the_bundle_its_backend_and_bytes(bundle: Bundle) -> None:
+    def made(found: Bundle, opened: Backend, memory: int | None) -> tuple[object, ...]:
+        return found.sha256, str(opened), opened.batch, opened.threads, memory
+
+    facts = load_on_backend(
+        made, bundle.folder, backend="identity", precision=None, device=None, threads=3,
+        memory="1MiB", batch=5,
+    )  # fmt: skip
+    assert facts == (bundle.sha256, "identity fp32 on cpu", 5, 3, 1 << 20)
+
+
+def test_a_backend_is_closed_where_the_denoiser_refuses_it(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = OnGpu("fp32", lambda: None)
+    with_opener(monkeypatch, "identity", lambda *_: backend)
+
+    def refuses(*_: object) -> None:
+        assert not backend.closed
+        raise SettingsError("no")
+
+    with pytest.raises(SettingsError):
+        load_on_backend(
+            refuses, bundle.folder, backend="identity", precision=None, device=None, threads=None,
+            memory=None,
+        )  # fmt: skip
+    assert backend.closed
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])

@@ -40,7 +40,7 @@ def number(name):
     return ctypes.c_int.in_dll(libcuda, name)
 
 def left():
-    return [*(ctypes.c_int * 4).in_dll(libcuda, "live"), libcuda.current_contexts()]
+    return [*(ctypes.c_int * 7).in_dll(libcuda, "live"), libcuda.current_contexts()]
 
 def open_driver():
     return importlib.import_module(sys.argv[1]).Driver()
@@ -125,9 +125,145 @@ def test_a_round_trip_leaves_nothing(library: Path, module: str) -> None:
     )
     *facts, package = facts
     came_back = [*range(60), *[0] * 40]
-    nothing = [0, 0, 0, 0, 0]
-    assert facts == [1, came_back, 0.002, True, [1, 1, 1, 2, 1], nothing, 1, nothing, 0, False]
+    nothing = [0] * 8
+    assert facts == [
+        1,
+        came_back,
+        0.002,
+        True,
+        [1, 1, 1, 2, 0, 0, 0, 1],
+        nothing,
+        1,
+        nothing,
+        0,
+        False,
+    ]
     assert PACKAGES[package.split()[0]] == module
+
+
+def test_rows_that_lie_apart_are_copied_and_their_gaps_are_not(library: Path, module: str) -> None:
+    came_back, whole, held, error = answer(
+        library,
+        module,
+        """
+        cuda = open_driver()
+        with cuda.current():
+            memory, stream = cuda.allocate(40), cuda.create_stream()
+            all_of_it, rows = cuda.allocate_pinned(40), cuda.allocate_pinned(12)
+            all_of_it[:] = range(40)
+            rows[:] = range(100, 112)
+            cuda.upload(memory, all_of_it, stream)
+            cuda.upload_rows(memory, 10, rows.reshape(4, 3), stream)
+            cuda.download(all_of_it, memory, stream)
+            rows[:] = 0
+            cuda.download_rows(rows.reshape(3, 4), memory, 10, stream)
+            cuda.wait_for_others(stream)
+            cuda.wait_for_others(None)
+            held = [cuda.holds(memory), cuda.holds(rows.ctypes.data)]
+            number("fault").value = 1
+            try:
+                cuda.wait_for_others(None)
+            except BackendError as error:
+                print(json.dumps([rows.tolist(), all_of_it.tolist(), held, str(error)]))
+        sys.stdout.flush()
+        os._exit(0)  # after a fault nothing can be freed
+        """,
+    )
+    expected = list(range(40))
+    for row in range(4):
+        expected[10 * row : 10 * row + 3] = range(100 + 3 * row, 103 + 3 * row)
+    assert whole == expected
+    assert came_back == [*expected[:4], *expected[10:14], *expected[20:24]]
+    assert held == [True, False]
+    assert error == "CUDA fails: cuCtxSynchronize gives error 700"
+
+
+def test_a_kernel_gets_a_struct_and_pointers(library: Path, module: str) -> None:
+    told, after, errors = answer(
+        library,
+        module,
+        """
+        def error(call, *arguments):
+            try:
+                call(*arguments)
+            except BackendError as error:
+                return str(error)
+
+        cuda = open_driver()
+        record = np.zeros((), [("number", np.int32), ("fraction", np.float32)])
+        record["number"], record["fraction"] = -7, 0.375
+        with cuda.current():
+            memory, pinned = cuda.allocate(24), cuda.allocate_pinned(24)
+            stream, module = cuda.create_stream(), cuda.load_module(b"kernels")
+            kernel = cuda.find_kernel(module, "kernel")
+            cuda.launch_kernel(kernel, (3, 4), (32, 8), record, (memory, 0), stream)
+            cuda.download(pinned, memory, stream)
+            cuda.synchronize(stream)
+            told = pinned.view(np.int32).tolist()
+            errors = [
+                error(cuda.load_module, b"no code"),
+                error(cuda.find_kernel, module, "other"),
+                error(cuda.launch_kernel, kernel, (1, 1), (1, 1), record, (0, 0), stream),
+            ]
+            cuda.unload_module(module)
+            errors.append(error(cuda.unload_module, module))
+            cuda.free(memory)
+            cuda.free_pinned(pinned)
+            cuda.destroy_stream(stream)
+        cuda.close()
+        print(json.dumps([told, left(), errors]))
+        """,
+    )
+    assert told == [3, 4, 32, 8, -7, 3]
+    assert after == [0] * 8
+    assert errors == [
+        f"CUDA fails: {function} gives error {status}"
+        for function, status in (
+            ("cuModuleLoadData", 1),
+            ("cuModuleGetFunction", 500),
+            ("cuLaunchKernel", 1),
+            ("cuModuleUnload", 400),
+        )
+    ]
+
+
+def test_what_is_captured_is_done_when_it_is_launched(library: Path, module: str) -> None:
+    replayed, at_work, after, error = answer(
+        library,
+        module,
+        """
+        cuda = open_driver()
+        record = np.zeros((), [("number", np.int32), ("fraction", np.float32)])
+        replayed = []
+        with cuda.current():
+            memory, stream = cuda.allocate(24), cuda.create_stream()
+            module = cuda.load_module(b"kernels")
+            kernel = cuda.find_kernel(module, "kernel")
+            cuda.begin_capture(stream)
+            for _ in range(3):
+                cuda.launch_kernel(kernel, (1, 1), (1, 1), record, (memory, 0), stream)
+            graph = cuda.end_capture(stream)
+            for _ in range(2):
+                replayed.append(number("replayed").value)
+                cuda.launch_graph(graph, stream)
+            replayed.append(number("replayed").value)
+            at_work = left()
+            try:
+                cuda.end_capture(stream)
+            except BackendError as error:
+                told = str(error)
+            cuda.destroy_graph(graph)
+            cuda.unload_module(module)
+            cuda.free(memory)
+            cuda.destroy_stream(stream)
+        cuda.close()
+        print(json.dumps([replayed, at_work, left(), told]))
+        """,
+    )
+    assert replayed == [0, 3, 6]
+    assert at_work == [1, 0, 1, 0, 1, 0, 1, 1]
+    assert after == [0] * 8
+    assert error == "CUDA fails: cuStreamEndCapture gives error 1"
 
 
 def test_a_context_of_somebody_else_is_current_again(library: Path, module: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -13,16 +14,18 @@ from hypothesis import strategies as st
 from cycleisp_runtime.backends import Backend
 from cycleisp_runtime.backends.identity import IdentityBackend
 from cycleisp_runtime.bayer import Phase
-from cycleisp_runtime.bundle import find_bundle
+from cycleisp_runtime.bundle import Halo, ModelFile, Pooling, find_bundle
 from cycleisp_runtime.denoiser import Denoiser
 from cycleisp_runtime.errors import OutOfMemoryError, SettingsError
 from cycleisp_runtime.frame import Area, RawFrame
 from cycleisp_runtime.memory import (
     PROCESS_BYTES,
     SIDES,
+    budget_for,
     bytes_per_packed_sample,
     largest_side,
     parse_memory,
+    share_of,
     tiles_within,
 )
 from cycleisp_runtime.noise import NoiseModel
@@ -31,6 +34,8 @@ from tests.helpers import a_bundle, a_record
 NOISE = NoiseModel.uniform(1e-3, 1e-6)
 
 MIB = 1 << 20
+
+FILE = ModelFile("statistics.onnx", "0" * 64, 1, 17, ())
 
 
 def a_frame(height: int = 500, width: int = 700) -> RawFrame:
@@ -103,12 +108,28 @@ def test_the_budgets_tile_fits_and_the_next_larger_one_does_not(memory: int, nam
         assert PROCESS_BYTES + cost * larger**2 > memory
 
 
-def test_the_smallest_budget_that_an_error_names_is_enough() -> None:
-    record = find_bundle("edge").record
+@pytest.mark.parametrize("pooling", [None, Pooling(FILE, gates=6, decimation=4, agreement_db=60)])
+def test_the_smallest_budget_that_an_error_names_is_enough(pooling: Pooling | None) -> None:
+    record = msgspec.structs.replace(find_bundle("edge").record, pooling=pooling)
     with pytest.raises(SettingsError) as caught:
         largest_side(0, record, least=100)
     named = parse_memory(str(caught.value.wanted).removeprefix("at least "))
     assert largest_side(named, record, least=100) == 128
+
+
+@given(memory=st.integers(0, 1 << 34))
+def test_tiles_and_statistics_of_a_network_that_pools_share_the_budget(memory: int) -> None:
+    record = find_bundle("edge").record
+    pooling = Pooling(FILE, gates=6, decimation=4, agreement_db=60)
+    pools = msgspec.structs.replace(record, pooling=pooling)
+    assert (
+        2 * share_of(memory, pools) <= share_of(memory, record) <= 2 * share_of(memory, pools) + 1
+    )
+    for each in (record, pools):
+        share = share_of(memory, each)
+        assert share == 0 or memory - 1 <= budget_for(share, each) <= memory
+        cost = bytes_per_packed_sample(each) * 64**2
+        assert tiles_within(memory, each, 64**2) == int(share / cost)
 
 
 def test_a_denoiser_takes_the_tile_of_its_budget() -> None:
@@ -168,6 +189,16 @@ def test_where_no_tile_fits_the_error_says_so_and_the_denoiser_stays_usable() ->
         denoiser(a_frame(), noise=NOISE)
     backend.left = 1000
     assert denoiser(a_frame(), noise=NOISE).level_scale == 64
+
+
+def test_no_tile_is_tried_that_its_halo_would_fill() -> None:
+    halo = Halo(for_90_db=40, for_120_db=40, exact=40)
+    with pytest.raises(OutOfMemoryError, match="does not suffice for the smallest tile"):
+        Denoiser(a_bundle(halo=halo), Failing())(a_frame(), noise=NOISE)
+
+
+def test_a_halo_wider_than_any_usual_tile_has_a_tile_of_its_own() -> None:
+    assert largest_side(1 << 40, a_record(), least=3000) == 3000
 
 
 @pytest.mark.parametrize("batch", [2, 3, 16])

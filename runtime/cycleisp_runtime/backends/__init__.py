@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -13,9 +13,13 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Backend", "Device"]
+    from cycleisp_runtime.cuda.passes import FramePasses
+    from cycleisp_runtime.tiles import Core
+
+__all__ = ["Backend", "Device", "RunFrame"]
 
 Device = Literal["cpu", "cuda"]
+RunFrame = Callable[["FramePasses", Mapping[str, npt.NDArray[np.float32]]], Iterator["Core"]]
 
 
 class Backend(Protocol):
@@ -33,6 +37,10 @@ class Backend(Protocol):
         threads: of the CPU that it uses; the passes before and after it may use as many.
         seconds: that the last tile took on the device by its own clock: "upload", "compute",
             "download"; empty where the backend has no such clock.
+        run_frame: fills a frame tile by tile, cut and stitched where the network runs, and gives
+            every core once it stands there; raises what ``run`` does. Gets the tiles, and the
+            graph's inputs of one tile, of which noisy and variance stand for their shapes alone.
+            None where the caller must cut and stitch.
     """
 
     name: str
@@ -42,6 +50,7 @@ class Backend(Protocol):
     batch: int = 1
     threads: int = 1
     seconds: Mapping[str, float] = MappingProxyType({})
+    run_frame: RunFrame | None = None
 
     @abstractmethod
     def run(self, inputs: Mapping[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:

@@ -11,7 +11,7 @@ from cycleisp_runtime.backends import Backend
 from cycleisp_runtime.bundle import BundleRecord
 from cycleisp_runtime.errors import BackendError
 
-__all__ = ["run_checked"]
+__all__ = ["no_picture", "run_checked"]
 
 
 def run_checked(
@@ -32,11 +32,20 @@ def run_checked(
     fit = denoised.shape == shape
     # Both are NaN where any number is; np.isfinite would need memory for every one.
     if not fit or not np.isfinite([denoised.min(), denoised.max()]).all():
-        raise BackendError(
-            f"the network's output {record.tensors.denoised!r} is not a picture",
-            subject=f"{record.name} on {backend.name}",
-            met="NaN or infinity" if fit else f"shape {denoised.shape}",
-            wanted="finite numbers" if fit else f"shape {shape}",
-            hint="check the samples and the noise that were given, or use another model",
+        raise no_picture(
+            record, backend.name, None if fit else f"shape {denoised.shape}", f"shape {shape}"
         )
     return denoised
+
+
+def no_picture(
+    record: BundleRecord, backend: str, met: str | None = None, wanted: str = ""
+) -> BackendError:
+    """What to raise for an output that is no picture: NaN or infinity where nothing else is met."""
+    return BackendError(
+        f"the network's output {record.tensors.denoised!r} is not a picture",
+        subject=f"{record.name} on {backend}",
+        met=met or "NaN or infinity",
+        wanted=wanted if met else "finite numbers",
+        hint="check the samples and the noise that were given, or use another model",
+    )

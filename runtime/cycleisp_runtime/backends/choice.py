@@ -7,24 +7,32 @@ what it passed over, and why, is in the log and in the backend's ``reason``.
 from __future__ import annotations
 
 import logging
+import os
 import statistics
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from cycleisp_runtime.backends import Backend, Device
-from cycleisp_runtime.bundle import Bundle, Precision
+from cycleisp_runtime.bundle import Bundle, Precision, find_bundle
+from cycleisp_runtime.cores import physical_cores
 from cycleisp_runtime.engines.gpu import find_gpu
 from cycleisp_runtime.errors import BackendError, SettingsError
+from cycleisp_runtime.memory import parse_memory
 
-__all__ = ["AUTO", "BACKENDS", "open_backend"]
+__all__ = ["AUTO", "BACKENDS", "load_on_backend", "open_backend"]
+
+_Made = TypeVar("_Made")
 
 MEASURED_SIDE = 256
 """Of the tile, in packed samples, on which INT8 is compared with FP16."""
 
 MEASURED_RUNS = 7
+
+MOST_THREADS = 1024
+"""More than any machine's cores; ten thousands take all of its memory and cannot be interrupted."""
 
 _log = logging.getLogger(__name__)
 
@@ -91,6 +99,47 @@ AUTO = ("tensorrt", "onnxruntime")
 """Those that ``auto`` tries, the fastest first. They come with the package or with JetPack."""
 
 
+def load_on_backend(
+    make: Callable[[Bundle, Backend, int | None], _Made],
+    bundle: str | os.PathLike[str],
+    *,
+    backend: str,
+    precision: Precision | None,
+    device: Device | None,
+    threads: int | None,
+    memory: str | int | None,
+    batch: int | None = None,
+) -> _Made:
+    """The denoiser that ``make`` gives for a bundle and the backend that is opened for it.
+
+    Args:
+        make: from the two and a budget of memory in bytes; where it raises, the backend is closed.
+        bundle: its name or folder.
+        backend: as for ``open_backend``.
+        precision: as for ``open_backend``.
+        device: as for ``open_backend``.
+        threads: as for ``open_backend``.
+        memory: a size such as "512MiB", a number of bytes, or None.
+        batch: tiles in one run, where memory allows; None for the backend's own number.
+
+    Raises:
+        BundleError: where there is no such bundle, or as ``open_backend``.
+        SettingsError, BackendError: as ``open_backend``.
+    """
+    size = parse_memory(memory) if isinstance(memory, str) else memory
+    found = find_bundle(bundle)
+    opened = open_backend(
+        found, backend=backend, precision=precision, device=device, threads=threads
+    )
+    if batch is not None:
+        opened.batch = batch
+    try:
+        return make(found, opened, size)
+    except Exception:
+        opened.close()
+        raise
+
+
 def open_backend(
     bundle: Bundle,
     *,
@@ -107,10 +156,12 @@ def open_backend(
         precision: None for FP32 on a CPU, and on a GPU for FP16 where the bundle has it, or for
             INT8 where it is measured, now, to be faster.
         device: None for the GPU where the backend can use one, else the CPU.
-        threads: of one operator on the CPU; None for one per physical core.
+        threads: of one operator on the CPU, and of what is done on the CPU for a GPU; None for one
+            per physical core.
 
     Raises:
-        SettingsError: where there is no backend of this name, or it does not run on this device.
+        SettingsError: where there is no backend of this name, it does not run on this device, or
+            no machine has use for so many threads.
         BundleError: where the bundle lacks the precision, or its network must not be trusted.
         BackendError: where the backend is not installed or does not accept the network.
     """
@@ -118,18 +169,19 @@ def open_backend(
         raise SettingsError(
             "no such backend", subject="backend", met=backend, wanted=", ".join(("auto", *BACKENDS))
         )
-    candidates = [
-        (name, where)
-        for name in (AUTO if backend == "auto" else (backend,))
-        for where in BACKENDS[name].devices
-        if device in (None, where)
-    ]
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise SettingsError(
+            "out of range", subject="threads", met=threads, wanted=f"1..{MOST_THREADS}"
+        )
+    names = AUTO if backend == "auto" else (backend,)
+    places = [(name, where) for name in names for where in BACKENDS[name].devices]
+    candidates = [(name, where) for name, where in places if device in (None, where)]
     if not candidates:
         raise SettingsError(
             "the backend does not run there",
             subject=backend,
             met=device,
-            wanted=" or ".join(BACKENDS[backend].devices),
+            wanted=" or ".join(sorted({where for _, where in places})),
         )
     passed_over: list[str] = []
     if len({where for _, where in candidates}) > 1 and (no_gpu := _why_no_gpu()) is not None:
@@ -144,6 +196,7 @@ def open_backend(
             passed_over.append(f"not {name} on {where}: {error}")
             _log.warning("%s", passed_over[-1])
         else:
+            chosen.threads = threads or physical_cores()
             chosen.reason = "; ".join([*why, *passed_over]) or "as asked for"
             _log.info("%s: %s", chosen, chosen.reason)
             return chosen

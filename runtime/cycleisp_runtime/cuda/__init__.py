@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import logging
 from abc import abstractmethod
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import NewType, Protocol
 
@@ -18,7 +19,18 @@ import numpy.typing as npt
 
 from cycleisp_runtime.errors import BackendError
 
-__all__ = ["Address", "Bytes", "CudaDriver", "Event", "Stream", "open_driver"]
+__all__ = [
+    "Address",
+    "Bytes",
+    "CudaDriver",
+    "Event",
+    "Graph",
+    "Kernel",
+    "Module",
+    "Size",
+    "Stream",
+    "open_driver",
+]
 
 PACKAGES = {
     "pycuda": "cycleisp_runtime.cuda.pycuda_driver",
@@ -37,8 +49,20 @@ Stream = NewType("Stream", int)
 Event = NewType("Event", int)
 """A place in a stream."""
 
+Module = NewType("Module", int)
+"""Machine code that the GPU holds."""
+
+Kernel = NewType("Kernel", int)
+"""A function in it; it lives as long as its module."""
+
+Graph = NewType("Graph", int)
+"""What was asked of a stream, to be asked again by one call."""
+
+Size = tuple[int, int]
+"""Columns and rows, of threads or of blocks of them."""
+
 Bytes = npt.NDArray[np.uint8]
-"""One-dimensional, uint8, C-contiguous."""
+"""uint8, C-contiguous, one-dimensional unless it is said to hold rows."""
 
 
 class CudaDriver(Protocol):
@@ -93,6 +117,18 @@ class CudaDriver(Protocol):
         """Copy from the GPU once the stream comes to it; ``pinned`` must not be read until then."""
 
     @abstractmethod
+    def upload_rows(self, target: Address, pitch: int, pinned: Bytes, stream: Stream) -> None:
+        """As ``upload``, of ``pinned`` (rows, bytes) into rows that lie ``pitch`` bytes apart."""
+
+    @abstractmethod
+    def download_rows(self, pinned: Bytes, source: Address, pitch: int, stream: Stream) -> None:
+        """As ``download``, of rows that lie ``pitch`` bytes apart into ``pinned`` (rows, bytes)."""
+
+    @abstractmethod
+    def holds(self, address: Address) -> bool:
+        """Whether memory of this GPU is there, whoever allocated it, or managed memory."""
+
+    @abstractmethod
     def create_stream(self) -> Stream:
         """A stream that does not wait for the default stream."""
 
@@ -103,6 +139,10 @@ class CudaDriver(Protocol):
     @abstractmethod
     def synchronize(self, stream: Stream) -> None:
         """Wait until everything that was asked of the stream has happened."""
+
+    @abstractmethod
+    def wait_for_others(self, stream: Stream | None) -> None:
+        """Wait until all that others asked of their stream has happened; None for all streams."""
 
     @abstractmethod
     def create_event(self) -> Event:
@@ -123,6 +163,55 @@ class CudaDriver(Protocol):
     @abstractmethod
     def seconds_between(self, start: Event, end: Event) -> float:
         """Time between two events that have happened."""
+
+    @abstractmethod
+    def load_module(self, code: bytes) -> Module:
+        """Let the GPU hold the machine code of kernels."""
+
+    @abstractmethod
+    def unload_module(self, module: Module) -> None:
+        """Give back what ``load_module`` gave; none of its kernels may be at work."""
+
+    @abstractmethod
+    def find_kernel(self, module: Module, name: str) -> Kernel:
+        """The function of this name."""
+
+    @abstractmethod
+    def launch_kernel(
+        self,
+        kernel: Kernel,
+        grid: Size,
+        block: Size,
+        record: npt.NDArray[np.void],
+        addresses: Sequence[Address],
+        stream: Stream,
+    ) -> None:
+        """Run a kernel once the stream comes to it.
+
+        Args:
+            kernel: takes a struct by value and then as many pointers as there are addresses.
+            grid: how many blocks.
+            block: of how many threads each.
+            record: the struct.
+            addresses: what the pointers point to; 0 for nothing.
+            stream: the kernel comes after what was asked of it before.
+        """
+
+    @abstractmethod
+    def begin_capture(self, stream: Stream) -> None:
+        """Let what this thread asks of the stream be noted from now on, and not be done."""
+
+    @abstractmethod
+    def end_capture(self, stream: Stream) -> Graph:
+        """What was noted; after a failure nothing is, and the stream does what it is asked."""
+
+    @abstractmethod
+    def launch_graph(self, graph: Graph, stream: Stream) -> None:
+        """Ask the stream for all that was noted."""
+
+    @abstractmethod
+    def destroy_graph(self, graph: Graph) -> None:
+        """Give back what ``end_capture`` gave; what was launched of it goes on."""
 
 
 def open_driver() -> CudaDriver:

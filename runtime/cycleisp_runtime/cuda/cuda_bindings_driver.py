@@ -11,13 +11,14 @@ import cuda.bindings
 import numpy as np
 from cuda.bindings import driver as cuda_driver
 
-from cycleisp_runtime.cuda import Address, Bytes, CudaDriver, Event, Stream
+from cycleisp_runtime.cuda import Address, Bytes, Event, Stream
+from cycleisp_runtime.cuda.libcuda import LibCuda
 from cycleisp_runtime.errors import BackendError, OutOfMemoryError
 
 __all__ = ["Driver"]
 
 
-class Driver(CudaDriver):
+class Driver(LibCuda):
     """The driver, called through cuda-bindings.
 
     Raises:

@@ -11,7 +11,8 @@ import numpy as np
 import pycuda
 import pycuda.driver as cuda
 
-from cycleisp_runtime.cuda import Address, Bytes, CudaDriver, Event, Stream
+from cycleisp_runtime.cuda import Address, Bytes, Event, Stream
+from cycleisp_runtime.cuda.libcuda import LibCuda
 from cycleisp_runtime.errors import BackendError, OutOfMemoryError
 
 __all__ = ["Driver"]
@@ -22,7 +23,7 @@ NON_BLOCKING = 1
 _Result = TypeVar("_Result")
 
 
-class Driver(CudaDriver):
+class Driver(LibCuda):
     """The driver, called through pycuda.
 
     Raises:

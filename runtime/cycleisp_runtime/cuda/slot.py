@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping
 from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +16,7 @@ from cycleisp_runtime.cuda.buffers import SharedBuffer
 
 __all__ = ["Slot"]
 
-FLOAT32 = np.dtype(np.float32)
-
 STEPS = ("upload", "compute", "download")
-
-Tiles = npt.NDArray[np.float32]
-Shape = tuple[int, ...]
 
 
 class Slot:
@@ -28,22 +24,18 @@ class Slot:
 
     Args:
         cuda: the driver, its context current.
-        largest: shape of every tensor.
+        sizes: bytes of every array, by name.
         lifetime: frees all of it when it is closed.
 
     Attributes:
-        addresses: where the GPU works on each tensor.
+        addresses: where the GPU works on each array.
         uploaded: the GPU has the inputs.
         computed: the GPU has the output; the owner of the engine's stream records it.
-        shape: of the output.
     """
 
-    def __init__(self, cuda: CudaDriver, largest: Mapping[str, Shape], lifetime: ExitStack) -> None:
+    def __init__(self, cuda: CudaDriver, sizes: Mapping[str, int], lifetime: ExitStack) -> None:
         self._cuda = cuda
-        self._buffers = {
-            name: SharedBuffer(cuda, math.prod(shape) * FLOAT32.itemsize, lifetime)
-            for name, shape in largest.items()
-        }
+        self._buffers = {name: SharedBuffer(cuda, size, lifetime) for name, size in sizes.items()}
         self.addresses = {name: buffer.address for name, buffer in self._buffers.items()}
         self._stream = cuda.create_stream()
         lifetime.callback(cuda.destroy_stream, self._stream)
@@ -51,28 +43,26 @@ class Slot:
             self._event(lifetime) for _ in range(4)
         )
         lifetime.callback(cuda.synchronize, self._stream)
-        self.shape: Shape = ()
 
-    def tensor(self, name: str, shape: Shape) -> Tiles:
-        """The host's view of a tensor of this shape."""
-        size = math.prod(shape) * FLOAT32.itemsize
-        return self._buffers[name].host[:size].view(FLOAT32).reshape(shape)
+    def view(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """The host's view of an array of this shape and type."""
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        return self._buffers[name].host[:size].view(dtype).reshape(shape)
 
-    def upload(self, inputs: Mapping[str, Tiles]) -> None:
-        """Take the inputs, and let the GPU have them."""
+    def upload(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take the arrays, of any strides, and let the GPU have them C-contiguous."""
         self._cuda.synchronize(self._stream)  # a tile that nobody collected may be on its way
-        for name, array in inputs.items():
-            self.tensor(name, array.shape)[:] = array
+        for name, array in arrays.items():
+            self.view(name, array.shape, array.dtype)[:] = array
         self._cuda.record(self._started, self._stream)
-        for name, array in inputs.items():
+        for name, array in arrays.items():
             self._buffers[name].upload(array.nbytes, self._stream)
         self._cuda.record(self.uploaded, self._stream)
 
-    def download(self, name: str, shape: Shape) -> None:
-        """Let the host have the output once it is computed."""
-        self.shape = shape
+    def download(self, name: str, size: int) -> None:
+        """Let the host have the first ``size`` bytes of the output once it is computed."""
         self._cuda.wait(self._stream, self.computed)
-        self._buffers[name].download(math.prod(shape) * FLOAT32.itemsize, self._stream)
+        self._buffers[name].download(size, self._stream)
         self._cuda.record(self._downloaded, self._stream)
 
     def finish(self) -> dict[str, float]:

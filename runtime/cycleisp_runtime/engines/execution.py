@@ -100,6 +100,15 @@ class Execution:
                 self._demand(accepted, f"does not accept the memory of {name}")
             self._demand(self._context.execute_async_v3(stream), "does not run the engine")
 
+    def is_capturable(self, stream: Stream) -> bool:
+        """Whether ``enqueue`` with the last shapes may be captured as a CUDA graph.
+
+        TensorRT-RTX compiles kernels while others run, and tells; TensorRT is ready at once.
+        """
+        with self._translated("cannot tell whether the engine can be captured"):
+            asked = getattr(self._context, "is_stream_capturable", None)
+            return asked is None or bool(asked(stream))
+
     def close(self) -> None:
         """Free the engine and its memory."""
         # Each refers to the one below without keeping it alive.
