@@ -32,6 +32,7 @@ class Event:
         data: bytes of the frame; None for no frame.
         error: errno of the dequeue; 0 for none, ``UNPLUGGED`` for ever.
         flags: of the buffer.
+        bytesused: as the driver counts them; None for those of the data.
         sequence: frame counter; None to count on.
         index: of the buffer; None for the one that has waited longest.
         poll: events that poll reports.
@@ -40,6 +41,7 @@ class Event:
     data: bytes | None = None
     error: int = 0
     flags: int = 0
+    bytesused: int | None = None
     sequence: int | None = None
     index: int | None = None
     poll: int = select.POLLIN
@@ -49,9 +51,12 @@ class FakeCamera(v4l2.Kernel):
     """Plays a script, then stalls; checks that it is spoken to in the right order.
 
     Attributes:
-        fourcc, width, height, stride, buffers: what is granted, whatever is asked for.
+        interface: type of its buffers, single-planar or multi-planar.
+        fourcc, width, height, stride, buffers, planes: what is granted, whatever is asked for.
         length: bytes of one buffer.
+        data_offset: where in a buffer a frame starts.
         capabilities: of the device node.
+        asked: width, height, format and field that the caller wanted.
         open_files, mapped: still held by the caller.
         log: names of the requests, in order.
     """
@@ -60,21 +65,28 @@ class FakeCamera(v4l2.Kernel):
         self,
         script: Iterable[Event] = (),
         *,
+        interface: int = v4l2.VIDEO_CAPTURE,
         fourcc: str = "RG10",
         width: int = 6,
         height: int = 4,
         stride: int = 12,
         buffers: int = 4,
+        planes: int = 1,
         length: int | None = None,
+        data_offset: int = 0,
     ) -> None:
         self.script = deque(script)
         self.fourcc, self.width, self.height, self.stride = fourcc, width, height, stride
-        self.buffers = buffers
-        self.length = stride * height if length is None else length
-        self.capabilities = v4l2.CAP_VIDEO_CAPTURE | v4l2.CAP_STREAMING
+        self.interface, self.buffers, self.planes = interface, buffers, planes
+        self.data_offset = data_offset
+        self.length = data_offset + stride * height if length is None else length
+        self._multi = interface == v4l2.VIDEO_CAPTURE_MPLANE
+        captures = v4l2.CAP_VIDEO_CAPTURE_MPLANE if self._multi else v4l2.CAP_VIDEO_CAPTURE
+        self.capabilities = captures | v4l2.CAP_STREAMING
         self.open_error = self.ioctl_error = 0
         self.offered = ["RG10", "RG12"]
         self.interruptions = 0
+        self.asked: tuple[int, int, str, int] | None = None
         self.open_files: set[int] = set()
         self.mapped: list[mmap.mmap] = []
         self.log: list[str] = []
@@ -135,42 +147,57 @@ class FakeCamera(v4l2.Kernel):
         answer.device_caps = self.capabilities
 
     def _enum_fmt(self, _fd: int, answer: v4l2.FormatDescription) -> None:
+        assert answer.type == self.interface
         if answer.index >= len(self.offered):
             self._fail(errno.EINVAL)
         answer.pixelformat = int.from_bytes(self.offered[answer.index].encode(), "little")
 
     def _s_fmt(self, _fd: int, answer: v4l2.Format) -> None:
-        assert answer.type == v4l2.VIDEO_CAPTURE
-        pix = answer.fmt.pix
+        assert answer.type == self.interface
+        pix = answer.fmt.pix_mp if self._multi else answer.fmt.pix
+        fourcc = pix.pixelformat.to_bytes(4, "little").decode()
+        self.asked = (pix.width, pix.height, fourcc, pix.field)
         pix.width, pix.height = self.width, self.height
         pix.pixelformat = int.from_bytes(self.fourcc.encode(), "little")
-        pix.bytesperline, pix.sizeimage = self.stride, self.length
+        plane = pix
+        if self._multi:
+            pix.num_planes, plane = self.planes, pix.plane_fmt[0]
+        plane.bytesperline, plane.sizeimage = self.stride, self.length
 
     def _reqbufs(self, _fd: int, answer: v4l2.BufferRequest) -> None:
         assert not self._streams
+        assert answer.type == self.interface
         if answer.count == 0:
             assert all(mapped.closed for mapped in self.mapped)
         else:
             answer.count = self.buffers
 
     def _querybuf(self, _fd: int, answer: v4l2.Buffer) -> None:
-        answer.length = self.length
-        answer.m.offset = answer.index * self._pitch
+        where = answer.index * self._pitch
+        if self._multi:
+            assert answer.length == 1
+            plane = answer.m.planes[0]
+            plane.length, plane.m.mem_offset = self.length, where
+        else:
+            answer.length, answer.m.offset = self.length, where
 
     def _qbuf(self, _fd: int, answer: v4l2.Buffer) -> None:
-        assert (answer.type, answer.memory) == (v4l2.VIDEO_CAPTURE, v4l2.MEMORY_MMAP)
+        assert (answer.type, answer.memory) == (self.interface, v4l2.MEMORY_MMAP)
+        assert not self._multi or (answer.length == 1 and answer.m.planes)
         assert answer.index not in self._queued
         self._queued.append(answer.index)
 
     def _streamon(self, _fd: int, answer: ctypes.c_int) -> None:
-        assert answer.value == v4l2.VIDEO_CAPTURE
+        assert answer.value == self.interface
         self._streams = True
 
-    def _streamoff(self, _fd: int, _answer: ctypes.c_int) -> None:
+    def _streamoff(self, _fd: int, answer: ctypes.c_int) -> None:
+        assert answer.value == self.interface
         self._streams = False
         self._queued.clear()
 
     def _dqbuf(self, fd: int, answer: v4l2.Buffer) -> None:
+        assert answer.type == self.interface
         event = self.script.popleft()
         if event.error == UNPLUGGED:
             self._gone = True
@@ -179,10 +206,17 @@ class FakeCamera(v4l2.Kernel):
             self._fail(event.error)
         index = self._queued.popleft()
         data = event.data or b""
-        os.pwrite(fd, data, index * self._pitch)
+        os.pwrite(fd, data, index * self._pitch + self.data_offset)
         self._sequence = self._sequence if event.sequence is None else event.sequence
         answer.index = index if event.index is None else event.index
-        answer.bytesused, answer.flags = len(data), event.flags
+        used = self.data_offset + len(data) if event.bytesused is None else event.bytesused
+        if self._multi:
+            assert answer.length == 1
+            plane = answer.m.planes[0]
+            plane.bytesused, plane.data_offset = used, self.data_offset
+        else:
+            answer.bytesused = used
+        answer.flags = event.flags
         answer.sequence = self._sequence
         self._sequence = (self._sequence + 1) % 2**32
 

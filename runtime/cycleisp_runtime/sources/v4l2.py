@@ -51,7 +51,7 @@ _HINTS = {
 
 
 class V4L2Source(FrameSource):
-    """Bayer frames of a camera with single-plane formats, until it is stopped.
+    """Bayer frames of a camera, until it is stopped; each frame in one piece of memory.
 
     Args:
         device: its node, such as /dev/video0.
@@ -89,20 +89,22 @@ class V4L2Source(FrameSource):
         with _translated(self._path), ExitStack() as closing:
             fd = self._kernel.open(self._path)
             closing.callback(self._kernel.close, fd)
-            self._check_capabilities(fd)
-            layout = self._set_format(fd)
-            buffers = self._map_buffers(fd, layout, closing)
+            interface = self._find_interface(fd)
+            layout = self._set_format(fd, interface)
+            buffers = self._map_buffers(fd, interface, layout, closing)
             for index in range(len(buffers)):
-                self._ioctl(fd, v4l2.QBUF, _buffer(index))
-            self._ioctl(fd, v4l2.STREAMON, ctypes.c_int(v4l2.VIDEO_CAPTURE))
-            closing.callback(self._give_up, fd, v4l2.STREAMOFF, ctypes.c_int(v4l2.VIDEO_CAPTURE))
-            yield from self._frames(fd, layout, buffers)
+                self._ioctl(fd, v4l2.QBUF, v4l2.Buffer.mapped(interface, index))
+            self._ioctl(fd, v4l2.STREAMON, ctypes.c_int(interface))
+            closing.callback(self._give_up, fd, v4l2.STREAMOFF, ctypes.c_int(interface))
+            yield from self._frames(fd, interface, layout, buffers)
 
     def stop(self) -> None:
         """End the iteration within a twentieth of a second."""
         self._stopped.set()
 
-    def _frames(self, fd: int, layout: DumpLayout, buffers: list[mmap]) -> Iterator[RawFrame]:
+    def _frames(
+        self, fd: int, interface: int, layout: DumpLayout, buffers: list[mmap]
+    ) -> Iterator[RawFrame]:
         expected: int | None = None
         deadline = time.monotonic() + self._timeout_s
         while not self._stopped.is_set():
@@ -116,7 +118,7 @@ class V4L2Source(FrameSource):
             events = self._kernel.wait(fd, _SLICE_S)
             if not events:
                 continue
-            filled = _buffer(0)
+            filled = v4l2.Buffer.mapped(interface, 0)
             try:
                 self._ioctl(fd, v4l2.DQBUF, filled)
             except BlockingIOError:
@@ -140,43 +142,49 @@ class V4L2Source(FrameSource):
                     met=filled.index,
                     wanted=f"below {len(buffers)}",
                 )
-            damaged = filled.flags & v4l2.FLAG_ERROR or filled.bytesused < layout.frame_bytes
+            mapped, plane = buffers[filled.index], filled.plane
+            start, size = plane.data_offset, layout.frame_bytes
+            present = min(plane.bytesused, len(mapped)) - start
+            damaged = filled.flags & v4l2.FLAG_ERROR or present < size
             if damaged:
                 self.lost += 1
             else:
-                mapped = buffers[filled.index]
                 # One copy in a row: capture memory may be uncached, where single reads crawl.
-                stored = np.frombuffer(mapped, np.uint8, layout.frame_bytes).copy()
-            self._ioctl(fd, v4l2.QBUF, _buffer(filled.index))
+                stored = np.frombuffer(mapped, np.uint8, size, start).copy()
+            self._ioctl(fd, v4l2.QBUF, v4l2.Buffer.mapped(interface, filled.index))
             if not damaged:
                 yield dump_frame(stored, layout)
                 deadline = time.monotonic() + self._timeout_s
 
-    def _check_capabilities(self, fd: int) -> None:
+    def _find_interface(self, fd: int) -> int:
+        """The type of the device's buffers."""
         capability = v4l2.Capability()
         self._ioctl(fd, v4l2.QUERYCAP, capability)
         capabilities = capability.capabilities
         if capabilities & v4l2.CAP_DEVICE_CAPS:
             capabilities = capability.device_caps
-        if capabilities & v4l2.CAP_VIDEO_CAPTURE and capabilities & v4l2.CAP_STREAMING:
-            return
-        planes = capabilities & v4l2.CAP_VIDEO_CAPTURE_MPLANE
+        if capabilities & v4l2.CAP_STREAMING:
+            if capabilities & v4l2.CAP_VIDEO_CAPTURE:
+                return v4l2.VIDEO_CAPTURE
+            if capabilities & v4l2.CAP_VIDEO_CAPTURE_MPLANE:
+                return v4l2.VIDEO_CAPTURE_MPLANE
         raise InputError(
-            "the device does not stream single-plane video",
+            "the device does not stream video",
             subject=self._path,
-            met=f"{'multi-planar, ' if planes else ''}capabilities {capabilities:#x}",
+            met=f"capabilities {capabilities:#x}",
             hint="choose another /dev/video node: v4l2-ctl --list-devices",
         )
 
-    def _set_format(self, fd: int) -> DumpLayout:
+    def _set_format(self, fd: int, interface: int) -> DumpLayout:
         """The layout with the stride that the device grants."""
         wanted = self._layout
-        granted = v4l2.Format(type=v4l2.VIDEO_CAPTURE)
-        pix = granted.fmt.pix
-        pix.width, pix.height, pix.field = wanted.width, wanted.height, v4l2.FIELD_NONE
-        pix.pixelformat = int.from_bytes(self._fourcc.encode(), "little")
+        granted = v4l2.Format(type=interface)
+        picture = granted.picture
+        picture.width, picture.height = wanted.width, wanted.height
+        picture.field = v4l2.FIELD_NONE
+        picture.pixelformat = int.from_bytes(self._fourcc.encode(), "little")
         self._ioctl(fd, v4l2.S_FMT, granted)
-        met = f"{pix.width}x{pix.height} {_text(pix.pixelformat)}"
+        met = f"{picture.width}x{picture.height} {_text(picture.pixelformat)}"
         asked = f"{wanted.width}x{wanted.height} {self._fourcc}"
         if met != asked:
             raise InputError(
@@ -184,28 +192,39 @@ class V4L2Source(FrameSource):
                 subject=self._path,
                 met=met,
                 wanted=asked,
-                hint=f"it offers {', '.join(self._offered(fd)) or 'no format'}",
+                hint=f"it offers {', '.join(self._offered(fd, interface)) or 'no format'}",
             )
+        if granted.planes != 1:
+            raise InputError(
+                "the camera does not keep a frame in one piece of memory",
+                subject=self._path,
+                met=f"{granted.planes} planes",
+                wanted="1",
+                hint="choose another /dev/video node: v4l2-ctl --list-devices",
+            )
+        stride = granted.plane.bytesperline
         try:
-            return replace(wanted, stride=pix.bytesperline or None, offset=0)
+            return replace(wanted, stride=stride or None, offset=0)
         except SettingsError as error:
             raise InputError(
-                "the driver's stride is impossible", subject=self._path, met=pix.bytesperline
+                "the driver's stride is impossible", subject=self._path, met=stride
             ) from error
 
-    def _offered(self, fd: int) -> Iterator[str]:
+    def _offered(self, fd: int, interface: int) -> Iterator[str]:
         for index in range(64):
-            description = v4l2.FormatDescription(index=index, type=v4l2.VIDEO_CAPTURE)
+            description = v4l2.FormatDescription(index=index, type=interface)
             try:
                 self._ioctl(fd, v4l2.ENUM_FMT, description)
             except OSError:  # EINVAL behind the last one
                 return
             yield _text(description.pixelformat)
 
-    def _map_buffers(self, fd: int, layout: DumpLayout, closing: ExitStack) -> list[mmap]:
-        request = v4l2.BufferRequest(_BUFFERS, v4l2.VIDEO_CAPTURE, v4l2.MEMORY_MMAP)
+    def _map_buffers(
+        self, fd: int, interface: int, layout: DumpLayout, closing: ExitStack
+    ) -> list[mmap]:
+        request = v4l2.BufferRequest(_BUFFERS, interface, v4l2.MEMORY_MMAP)
         self._ioctl(fd, v4l2.REQBUFS, request)
-        none = v4l2.BufferRequest(0, v4l2.VIDEO_CAPTURE, v4l2.MEMORY_MMAP)
+        none = v4l2.BufferRequest(0, interface, v4l2.MEMORY_MMAP)
         closing.callback(self._give_up, fd, v4l2.REQBUFS, none)
         if request.count < 2:
             raise InputError(
@@ -216,16 +235,17 @@ class V4L2Source(FrameSource):
             )
         buffers = []
         for index in range(request.count):
-            buffer = _buffer(index)
+            buffer = v4l2.Buffer.mapped(interface, index)
             self._ioctl(fd, v4l2.QUERYBUF, buffer)
-            if buffer.length < layout.frame_bytes:
+            plane = buffer.plane
+            if plane.length < layout.frame_bytes:
                 raise InputError(
                     "the driver's buffers are smaller than a frame",
                     subject=self._path,
-                    met=f"{buffer.length} bytes",
+                    met=f"{plane.length} bytes",
                     wanted=f"{layout.frame_bytes} bytes",
                 )
-            mapped = self._kernel.map(fd, buffer.length, buffer.m.offset)
+            mapped = self._kernel.map(fd, plane.length, plane.m.mem_offset)
             closing.callback(mapped.close)
             buffers.append(mapped)
         return buffers
@@ -253,10 +273,6 @@ def _translated(path: Path) -> Iterator[None]:
     except OSError as error:
         hint = _HINTS.get(error.errno or 0)
         raise InputError(error.strerror or "the camera fails", subject=path, hint=hint) from error
-
-
-def _buffer(index: int) -> v4l2.Buffer:
-    return v4l2.Buffer(index=index, type=v4l2.VIDEO_CAPTURE, memory=v4l2.MEMORY_MMAP)
 
 
 def _text(fourcc: int) -> str:

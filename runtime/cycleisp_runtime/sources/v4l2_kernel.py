@@ -1,7 +1,9 @@
 """The part of linux/videodev2.h that a capture needs, and the system calls that carry it.
 
-Structures have the layout of 64-bit Linux, the same on x86-64 and aarch64; field by field as the
-kernel's header has them. ``Kernel`` is the seam at which tests put a camera of their own.
+Structures are field by field as the kernel's header has them, with the word size of this process.
+V4L2 has two interfaces: the multi-planar one keeps length, stride and place of the samples in a
+plane, the single-planar one in the format or buffer itself. ``picture`` and ``plane`` find them
+either way. ``Kernel`` is the seam at which tests put a camera of their own.
 """
 
 from __future__ import annotations
@@ -12,10 +14,20 @@ import mmap
 import os
 import select
 from pathlib import Path
+from typing import cast
 
-__all__ = ["Buffer", "BufferRequest", "Capability", "Format", "FormatDescription", "Kernel"]
+__all__ = [
+    "Buffer",
+    "BufferRequest",
+    "Capability",
+    "Format",
+    "FormatDescription",
+    "Kernel",
+    "Plane",
+]
 
 VIDEO_CAPTURE = 1
+VIDEO_CAPTURE_MPLANE = 9
 MEMORY_MMAP = 1
 FIELD_NONE = 1
 
@@ -75,9 +87,31 @@ class _PixFormat(ctypes.Structure):
     ]
 
 
+class _PlanePixFormat(ctypes.Structure):
+    _fields_ = [("sizeimage", u32), ("bytesperline", u32), ("reserved", ctypes.c_uint16 * 6)]
+
+
+class _PixFormatMplane(ctypes.Structure):
+    _fields_ = [
+        ("width", u32),
+        ("height", u32),
+        ("pixelformat", u32),
+        ("field", u32),
+        ("colorspace", u32),
+        ("plane_fmt", _PlanePixFormat * 8),
+        ("num_planes", ctypes.c_uint8),
+        ("flags", ctypes.c_uint8),
+        ("ycbcr_enc", ctypes.c_uint8),
+        ("quantization", ctypes.c_uint8),
+        ("xfer_func", ctypes.c_uint8),
+        ("reserved", ctypes.c_uint8 * 7),
+    ]
+
+
 class _FormatUnion(ctypes.Union):
     _fields_ = [
         ("pix", _PixFormat),
+        ("pix_mp", _PixFormatMplane),
         ("raw_data", ctypes.c_uint8 * 200),
         ("alignment", ctypes.c_void_p),
     ]
@@ -87,6 +121,24 @@ class Format(ctypes.Structure):
     """struct v4l2_format."""
 
     _fields_ = [("type", u32), ("fmt", _FormatUnion)]
+
+    @property
+    def picture(self) -> _PixFormat | _PixFormatMplane:
+        """Where width, height, pixelformat and field stand."""
+        planar = self.type == VIDEO_CAPTURE_MPLANE
+        return cast("_PixFormat | _PixFormatMplane", self.fmt.pix_mp if planar else self.fmt.pix)
+
+    @property
+    def plane(self) -> _PixFormat | _PlanePixFormat:
+        """Where sizeimage and bytesperline of the first plane stand."""
+        picture = self.picture
+        return picture if isinstance(picture, _PixFormat) else picture.plane_fmt[0]
+
+    @property
+    def planes(self) -> int:
+        """How many memories a frame is spread over."""
+        picture = self.picture
+        return 1 if isinstance(picture, _PixFormat) else picture.num_planes
 
 
 class BufferRequest(ctypes.Structure):
@@ -106,8 +158,24 @@ class _Timecode(ctypes.Structure):
     _fields_ = [("type", u32), ("flags", u32), ("digits", ctypes.c_uint8 * 8)]
 
 
+class _PlaneMemory(ctypes.Union):
+    _fields_ = [("mem_offset", u32), ("userptr", ctypes.c_ulong)]
+
+
+class Plane(ctypes.Structure):
+    """struct v4l2_plane."""
+
+    _fields_ = [
+        ("bytesused", u32),
+        ("length", u32),
+        ("m", _PlaneMemory),
+        ("data_offset", u32),
+        ("reserved", u32 * 11),
+    ]
+
+
 class _Memory(ctypes.Union):
-    _fields_ = [("offset", u32), ("userptr", ctypes.c_ulong)]
+    _fields_ = [("offset", u32), ("userptr", ctypes.c_ulong), ("planes", ctypes.POINTER(Plane))]
 
 
 class Buffer(ctypes.Structure):
@@ -128,6 +196,21 @@ class Buffer(ctypes.Structure):
         ("reserved2", u32),
         ("request_fd", ctypes.c_int32),
     ]
+
+    @classmethod
+    def mapped(cls, interface: int, index: int) -> Buffer:
+        """A buffer of the driver's memory, with room for one plane where it takes any."""
+        buffer = cls(index=index, type=interface, memory=MEMORY_MMAP)
+        if interface == VIDEO_CAPTURE_MPLANE:
+            buffer.m.planes, buffer.length = ctypes.pointer(Plane()), 1
+        return buffer
+
+    @property
+    def plane(self) -> Plane:
+        """Bytes used, length and place of the frame."""
+        if self.type == VIDEO_CAPTURE_MPLANE:
+            return cast("Plane", self.m.planes[0])
+        return Plane(self.bytesused, self.length, _PlaneMemory(self.m.offset))
 
 
 _WRITE, _READ = 1, 2
