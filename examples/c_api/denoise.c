@@ -17,7 +17,7 @@
 
 enum {
     PLANES = 4, /* R, Gr, Gb, B: plane p stands at row p / 2, column p % 2 of an RGGB cell */
-    HALO = 22,  /* mirrored cells around the frame: halo.for_120_db in bundle.json */
+    HALO = 22,  /* mirrored cells around the frame, even: halo.for_120_db of bundle.json or more */
 };
 
 typedef struct {
@@ -68,8 +68,8 @@ static Frame frame_of(char **argument) {
     frame.columns = (frame.cells_across + 1) / 2 * 2 + 2 * HALO;
     frame.black = atof(argument[3]);
     frame.white = atof(argument[4]);
-    if (!(frame.white > frame.black && frame.white <= 65535))
-        fail("levels", "black < white <= 65535");
+    if (!(0 <= frame.black && frame.black < frame.white && frame.white <= 65535))
+        fail("levels", "0 <= black < white <= 65535");
     return frame;
 }
 
@@ -160,6 +160,7 @@ int main(int count, char **argument) {
     fclose(file);
 
     const double shot = atof(argument[9]), read = atof(argument[10]);
+    if (!(shot >= 0 && read >= 0 && isfinite(shot + read))) fail("noise", "SHOT and READ >= 0");
     float noise_scale = pack(&frame, samples, shot, read, noisy, variance);
     run(argument[1], &frame, noisy, variance, noise_scale, denoised);
     int scale = 1;

@@ -33,8 +33,9 @@ def main() -> None:
 
     shape = (-1, options.height, options.width)
     noisy = np.memmap(options.input, "<u2", "r").reshape(shape)
-    clean = np.memmap(options.output, "<u2", "w+", shape=noisy.shape)
     with Denoiser.load(options.model) as denoiser:
+        options.output.touch(exist_ok=False)  # what is there stays, the input above all
+        clean = np.memmap(options.output, "<u2", "w+", shape=noisy.shape)
         for source, target in zip(noisy, clean, strict=True):
             result = denoiser.denoise_into(
                 source,
@@ -51,5 +52,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except CycleISPError as error:
+    except (CycleISPError, OSError, ValueError) as error:
         sys.exit(f"in_place.py: {error}")

@@ -45,6 +45,8 @@ def main() -> None:
     parser.add_argument("--fps", type=float, default=30.0, help="of a recording")
     parser.add_argument("--frames", type=int, help="stop after so many")
     options = parser.parse_args()
+    if not options.fps > 0:
+        parser.error("--fps must be above 0")
 
     source = (
         V4L2Source(options.source, options.layout)

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cycleisp_runtime.bayer import Phase
+from cycleisp_runtime.bayer import PLANES, Phase
 from cycleisp_runtime.errors import InputError
 from cycleisp_runtime.noise import NoiseModel
 
@@ -126,7 +126,7 @@ class RawFrame:
                 met=f"{area.width}x{area.height} at ({area.left}, {area.top})",
                 wanted=f"at least 2x2, inside {width}x{height}",
             )
-        _check_levels(self.black, self.white, self.source)
+        _check_cell(self.cfa, self.black, self.white, self.source)
 
     @property
     def visible(self) -> npt.NDArray[np.uint16]:
@@ -171,7 +171,7 @@ class FloatFrame:
 
     def __post_init__(self) -> None:
         _check_samples(self.samples, np.dtype(np.float32))
-        _check_levels(self.black, self.white)
+        _check_cell(self.cfa, self.black, self.white)
 
     @property
     def area(self) -> Area:
@@ -196,7 +196,18 @@ def _check_samples(
         )
 
 
-def _check_levels(black: tuple[float, ...], white: float, source: Path | None = None) -> None:
+def _check_cell(
+    cfa: Phase, black: tuple[float, ...], white: float, source: Path | None = None
+) -> None:
+    if not isinstance(cfa, Phase):
+        raise InputError("not a phase", subject=source, met=cfa, wanted=" | ".join(map(str, Phase)))
+    if len(black) != len(PLANES):
+        raise InputError(
+            "every position of the 2x2 cell has its black level",
+            subject=source,
+            met=f"black {black}",
+            wanted="four, row by row",
+        )
     if not np.isfinite([*black, white]).all() or white <= max(black):
         raise InputError(
             "the white level is not above the black level",

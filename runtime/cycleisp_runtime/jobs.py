@@ -6,6 +6,7 @@ import glob
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from os.path import realpath
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +25,9 @@ RAW_SUFFIXES = frozenset({
 })
 # fmt: on
 """What a folder is searched for. A file that is named one by one may have any suffix."""
+
+_OF_FILES = RAW_SUFFIXES.union(OUTPUT_SUFFIXES, (".jpg", ".jpeg"))
+"""Who names an output so means a file, not a folder."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +60,12 @@ def find_inputs(
     Raises:
         InputError: where a folder or pattern stands for no file.
     """
-    found: dict[Path, Path] = {}
+    found: dict[str, Path] = {}  # realpath, because Path.resolve refuses loops of links
     for name in names:
         path = Path(name)
         try:
             for file in _files_of(path, recursive, outside, suffixes):
-                found.setdefault(file.resolve(), file)
+                found.setdefault(realpath(file), file)
         except OSError as error:
             raise InputError(error.strerror or "cannot be searched", subject=path) from error
     return list(found.values())
@@ -98,7 +102,7 @@ def _files_below(
             continue
         if entry.is_dir():
             below = recursive and not entry.is_symlink()
-            if below and (outside is None or entry.resolve() != outside.resolve()):
+            if below and (outside is None or realpath(entry) != realpath(outside)):
                 yield from _files_below(entry, recursive, outside, suffixes)
         elif entry.suffix.lower() in suffixes:
             yield entry
@@ -125,10 +129,18 @@ def plan_jobs(
         default: None for every source's own suffix.
 
     Raises:
-        SettingsError: where two sources would become one file, or format and suffix disagree.
+        SettingsError: where two sources would become one file, format and suffix disagree, or the
+            output is named like a file of a kind that is not written.
         OutputError: where the output's folder cannot be, or may not be written to.
     """
-    is_file = output.suffix.lower() in suffixes and not output.is_dir()
+    suffix = output.suffix.lower()
+    if suffix in _OF_FILES.difference(suffixes) and not output.is_dir():
+        raise SettingsError(
+            "files of this kind are not written",
+            subject=output,
+            wanted=f"a name in {', '.join(sorted(suffixes))}, or a folder",
+        )
+    is_file = suffix in suffixes and not output.is_dir()
     if is_file and len(sources) > 1:
         raise SettingsError(
             "several inputs cannot become one file",
@@ -136,11 +148,7 @@ def plan_jobs(
             met=f"{len(sources)} inputs",
             wanted="a folder",
         )
-    if (
-        is_file
-        and file_format is not None
-        and not output.suffix.lower().startswith(f".{file_format}")
-    ):
+    if is_file and file_format is not None and not suffix.startswith(f".{file_format}"):
         raise SettingsError(
             "format and suffix disagree", subject=output, met=f"format {file_format}"
         )
@@ -156,9 +164,13 @@ def plan_jobs(
     if is_file:
         return [Job(source, output) for source in sources]
     if output.exists() and not output.is_dir():
-        raise OutputError("not a folder", subject=output, wanted="a folder, or a name in .dng")
-    suffix = default if file_format is None else f".{file_format}"
-    jobs = [Job(source, output / f"{source.stem}{suffix or source.suffix}") for source in sources]
+        raise OutputError(
+            "not a folder",
+            subject=output,
+            wanted=f"a folder, or a name in {', '.join(sorted(suffixes))}",
+        )
+    ending = default if file_format is None else f".{file_format}"
+    jobs = [Job(source, output / f"{source.stem}{ending or source.suffix}") for source in sources]
     _refuse_collisions(jobs)
     return jobs
 

@@ -97,6 +97,8 @@ def test_what_it_cannot_use_is_one_line(program: Path, tmp_path: Path) -> None:
     for changed, problem in (
         ([model, tmp_path / "in.raw", tmp_path / "out.raw", *facts], "cannot be read"),
         ([model, tmp_path / "in.raw", tmp_path / "out.raw", *facts[:2], "RGBG", *facts[3:]], "pha"),
+        ([model, ROOT / "setup.cfg", tmp_path / "out.raw", *facts[:5], "nan", "1e-5"], "noise"),
+        ([model, ROOT / "setup.cfg", tmp_path / "out.raw", *facts[:3], "-5", "0", "0", "0"], "lev"),
         ([model], "usage"),
     ):
         done = subprocess.run(

@@ -82,6 +82,31 @@ def test_a_live_view_ends_at_an_interrupt() -> None:
         app.communicate()
 
 
+@pytest.mark.parametrize(
+    ("output", "height", "problem"),
+    [
+        ("in.raw", HEIGHT, "File exists"),
+        ("out.raw", HEIGHT + 1, "cannot reshape"),
+        ("none/out.raw", HEIGHT, "No such file"),
+    ],
+)
+@pytest.mark.usefixtures("recording")
+def test_in_place_keeps_what_is_there(
+    tmp_path: Path, output: str, height: int, problem: str
+) -> None:
+    before = (tmp_path / "in.raw").read_bytes()
+    size = (str(WIDTH), str(height))
+    done = run(
+        EXAMPLES / "embedding" / "in_place.py", tmp_path / "in.raw", tmp_path / output, *size
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("in_place.py: ")
+    assert problem in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert (tmp_path / "in.raw").read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["in.raw"]
+
+
 def test_buffers_of_a_program_are_denoised_where_they_lie(
     tmp_path: Path, recording: npt.NDArray[np.uint16]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from cycleisp_runtime.backends.identity import IdentityBackend
 from cycleisp_runtime.bench import measure
@@ -22,14 +24,19 @@ from cycleisp_runtime.bench.peak_memory import (
     peak_memory,
     resident_bytes,
 )
-from cycleisp_runtime.bench.record import Configuration, Report
+from cycleisp_runtime.bench.record import Configuration, FrameFacts, Report
 from cycleisp_runtime.bench.sensors import Sensors
-from cycleisp_runtime.bench.workload import FrameInMemory, synthetic_frame
+from cycleisp_runtime.bench.workload import (
+    PICTURE_NOISE,
+    FrameInMemory,
+    synthetic_frame,
+    synthetic_picture,
+)
 from cycleisp_runtime.cli import main
 from cycleisp_runtime.denoiser import Denoiser
 from cycleisp_runtime.errors import BackendError, InputError, SettingsError
 from cycleisp_runtime.noise import NoiseModel
-from tests.helpers import RAW, RAW_BAD, a_bundle, write_bundle
+from tests.helpers import RAW, RAW_BAD, a_bundle, for_pictures, write_bundle
 from tests.runtime.bench_reports import ORIN, a_machine, a_report
 
 NOISE = NoiseModel.uniform(1e-3, 1e-6)
@@ -96,6 +103,58 @@ def test_configurations_take_turns(bundle: str, no_process: list[Request]) -> No
         begin <= end <= after
         for (begin, after), end in zip(pairwise(begins), sorted(ends), strict=False)
     )
+
+
+@pytest.fixture
+def picture_bundle(tmp_path: Path) -> str:
+    return str(write_bundle(tmp_path / "pictures.bundle", b"network", **for_pictures()))
+
+
+def test_pictures_are_measured_as_frames_are(
+    picture_bundle: str, no_process: list[Request]
+) -> None:
+    report = run(Plan(picture_bundle, TILES[:2], size=(50, 30), warmup=0, runs=2))
+    assert report.frames == (FrameFacts("50x30", 50, 30),)
+    assert report.frames[0].mp == 50 * 30 / 1e6
+    assert [each.configuration.tile for each in report.measured] == [16, 24]
+    for each in report.measured:
+        assert {*each.summary.phases_ms} == {"pre", "compute", "post", "other"}
+    assert len(no_process) == 2
+
+
+def test_files_of_pictures_are_read_and_written(
+    picture_bundle: str, tmp_path: Path, no_process: list[Request]
+) -> None:
+    files = (tmp_path / "a.png", tmp_path / "b.jpg")
+    for file in files:
+        Image.fromarray(synthetic_picture(40, 30, np.random.default_rng(0))).save(file)
+    report = run(Plan(picture_bundle, TILES[:1], files=files, warmup=0, runs=1))
+    assert report.end_to_end
+    (each,) = report.measured
+    for sample in each.samples:
+        assert {*sample.steps} == {"read", "cut", "network", "stitch", "write"}
+        assert sum(sample.steps.values()) <= sample.seconds
+    (request,) = no_process
+    assert request.files == tuple(map(str, files))
+    with pytest.raises(InputError, match=r"d750_black_delta\.dng: not a rendered picture"):
+        run(Plan(picture_bundle, TILES[:1], files=(RAW / "d750_black_delta.dng",)))
+
+
+def test_peak_memory_of_pictures_is_that_of_a_process_of_its_own(picture_bundle: str) -> None:
+    measured = peak_memory(
+        Request(picture_bundle, Configuration("identity"), (), (64, 64)), limit_s=60
+    )
+    if measured.host_bytes is None:
+        pytest.skip("this system has no /proc")
+    assert 10e6 < measured.host_bytes < 500e6
+
+
+def test_where_nothing_is_measured_the_line_begins_with_why(
+    bundle: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "busy_warning", lambda _machine: "the machine was not quiet")
+    with pytest.raises(BackendError, match=r"^nothing was measured \(met onnxruntime int8"):
+        run(Plan(bundle, (Configuration("onnxruntime", "int8"),), size=(40, 30)))
 
 
 def test_what_cannot_be_loaded_is_left_out_and_named(
@@ -182,9 +241,10 @@ def test_a_device_s_own_clock_splits_the_network_s_time() -> None:
     assert sum(steps.values()) < 60  # shares of what it took here, not the device's own seconds
 
 
-def test_a_batch_of_its_own(bundle: str) -> None:
-    with load(bundle, Configuration("identity", batch=3)) as denoiser:
-        assert denoiser.backend.batch == 3
+def test_a_batch_of_its_own(bundle: str, picture_bundle: str) -> None:
+    for each in (bundle, picture_bundle):
+        with load(each, Configuration("identity", batch=3)) as denoiser:
+            assert denoiser.backend.batch == 3
 
 
 def test_the_synthetic_frame_has_the_noise_that_it_says() -> None:
@@ -197,6 +257,15 @@ def test_the_synthetic_frame_has_the_noise_that_it_says() -> None:
     assert np.mean(residual**2) == pytest.approx(wanted, rel=0.01)
     again = synthetic_frame(1024, 700, NOISE, np.random.default_rng(0))
     assert np.array_equal(frame.samples, again.samples)
+
+
+def test_the_synthetic_picture_has_noise_around_grey_waves() -> None:
+    picture = synthetic_picture(300, 290, np.random.default_rng(0))  # more rows than one strip
+    assert picture.shape == (290, 300, 3)
+    # Between neighbours along a row the waves change by half a code at most.
+    steps = np.diff(picture.astype(float), axis=1)
+    assert np.std(steps) == pytest.approx(np.sqrt(2) * PICTURE_NOISE, rel=0.02)
+    assert picture[:, :, 0].mean() == pytest.approx(picture[:, :, 2].mean(), abs=0.5)
 
 
 def test_peak_memory_is_that_of_a_process_of_its_own() -> None:
@@ -220,8 +289,9 @@ def test_a_process_that_fails_or_takes_too_long(bundle: str) -> None:
 
 def test_memory_at_its_highest_is_no_less_than_now() -> None:
     before = resident_bytes()
-    for_a_while = np.ones(50_000_000, np.uint8)
-    del for_a_while
+    for_a_while = mmap.mmap(-1, 50_000_000)  # from the system, not from what malloc has kept
+    np.frombuffer(for_a_while, np.uint8).fill(1)
+    for_a_while.close()
     now, highest = resident_bytes(), resident_bytes(highest=True)
     if before is None or now is None or highest is None:
         pytest.skip("this system has no /proc")
@@ -259,6 +329,24 @@ def test_the_command_writes_what_it_is_asked_for(tmp_path: Path) -> None:
     assert report["measured"][1]["peak_host_bytes"] > 10e6
     assert len(files["csv"].read_text().splitlines()) == 5
     assert files["html"].read_text().startswith("<!doctype html>")
+
+
+def test_the_command_measures_a_model_of_pictures(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.fromarray(synthetic_picture(40, 30, np.random.default_rng(0))).save(folder / "a.png")
+    json_file = tmp_path / "report.json"
+    options = ["--backend", "identity", "--runs", "2"]
+    result = bench("srgb_tiny", *options, "--json", json_file, "--frames", folder)
+    assert (result.exit_code, result.exception) == (0, None)
+    assert "a.png (0.0012 MP), file to file" in result.stdout
+    assert "decode" in result.stdout
+    report = json.loads(json_file.read_text())
+    assert report["measured"][0]["peak_host_bytes"] > 10e6
+    raw = bench("srgb_tiny", "--backend", "identity", "--frames", RAW / "d750_black_delta.dng")
+    assert raw.exit_code == 1
+    assert raw.stderr.count("\n") == 1
+    assert "a RAW file needs a model for RAW, such as edge" in raw.stderr
 
 
 def test_the_command_checks_its_outputs_before_it_measures(tmp_path: Path) -> None:

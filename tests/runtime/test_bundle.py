@@ -97,7 +97,7 @@ def test_every_changed_byte_is_refused(tmp_path: Path) -> None:
     whole = find_bundle("tiny")
     folder = tmp_path / "tiny.bundle"
     shutil.copytree(whole.folder, folder)
-    files = [whole.record.precisions["fp32"], *whole.record.documents]
+    files = [*whole.record.precisions.values(), *whole.record.documents]
     rng = np.random.default_rng(0)
     for listed in files:
         content = (folder / listed.file).read_bytes()

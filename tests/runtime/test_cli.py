@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import click
 import pytest
@@ -12,6 +16,8 @@ from click.testing import CliRunner
 from cycleisp_runtime import cli
 from cycleisp_runtime.cli import main
 from cycleisp_runtime.errors import BackendError, InputError, SettingsError
+from cycleisp_runtime.readers import read_frame
+from tests.helpers import RAW
 
 NOT_INSTALLED = "which is not installed: pip install"
 
@@ -42,6 +48,11 @@ def ending(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
         (BackendError("out of memory"), 1, "cycleisp: error: out of memory"),
         (SettingsError("unknown key", met="lr"), 1, "cycleisp: error: unknown key (met lr)"),
         (KeyboardInterrupt(), 130, "cycleisp: error: interrupted"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            1,
+            "cycleisp: error: standard output cannot be written: no space left on device",
+        ),
         (
             ModuleNotFoundError("No module named 'torch'", name="torch"),
             1,
@@ -103,3 +114,13 @@ def test_version() -> None:
 @pytest.mark.parametrize("arguments", [["nonsense"], ["denoise"], ["info", "--nonsense"]])
 def test_usage_errors_are_2(arguments: list[str]) -> None:
     assert CliRunner().invoke(main, arguments).exit_code == 2
+
+
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-", "1>&- 2>&-"])
+def test_a_stream_that_is_closed_changes_nothing_else(tmp_path: Path, closed: str) -> None:
+    frame, output = RAW / "d750_black_delta.dng", tmp_path / "out.dng"
+    program = f"{sys.executable} -c 'from cycleisp_runtime.cli import main; main()'"
+    command = f"{program} denoise {frame} -o {output} --model tiny --noise 1e-4,1e-6 {closed}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert read_frame(output).samples.shape == read_frame(frame).samples.shape

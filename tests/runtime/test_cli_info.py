@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from cycleisp_runtime.bundle import shipped_bundles
 from cycleisp_runtime.cli import main
 from tests.helpers import RAW, RAW_BAD, a_record, write_bundle
 
@@ -54,6 +55,15 @@ def test_a_bundle(tmp_path: Path, as_json: bool) -> None:
         assert len(facts["sha256"]) == 64
     else:
         assert "low noise       shot 0.0001: 40.00 -> 45.00 dB" in result.stdout
+
+
+@pytest.mark.parametrize("name", sorted(shipped_bundles()))
+def test_every_shipped_model_is_shown(name: str) -> None:
+    result = info(name)
+    assert result.exit_code == 0, result.output
+    gains = [line for line in result.stdout.splitlines() if " -> " in line]
+    assert gains
+    assert all(" dB" in line for line in gains)
 
 
 @pytest.mark.parametrize("as_json", [True, False])

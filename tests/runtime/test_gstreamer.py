@@ -27,6 +27,7 @@ import numpy as np
 from cycleisp_runtime import Area, CycleISPError, Phase, RawFrame
 from cycleisp_runtime.denoised import unchanged
 from cycleisp_runtime.readers import DumpLayout
+from cycleisp_runtime.sinks.choice import open_sink
 from cycleisp_runtime.sinks.gstreamer import gstreamer_pipeline
 from cycleisp_runtime.sources.gstreamer import GStreamerSource
 
@@ -85,14 +86,16 @@ def test_caps_say_phase_and_bits() -> None:
 def test_16_bits_go_through_two_pipelines_unchanged(tmp_path: Path, width: int) -> None:
     program = f"""
         frames = np.random.default_rng(0).integers(0, 65536, (4, 46, {width}), np.uint16)
-        with gstreamer_pipeline(f"filesink location={{sys.argv[1]}}") as write:
+        caps = "video/x-bayer,format=grbg16le,width={width},height=46"
+        with gstreamer_pipeline(f"{{caps}} ! filesink location={{sys.argv[1]}}") as write:
             for samples in frames:
-                frame = RawFrame(samples, Phase.GRBG, (0,) * 4, 65535, Area(0, 0, 46, {width}))
-                write(unchanged(frame))
+                stored = np.pad(samples, ((3, 1), (2, 5)))  # a masked border
+                area = Area(3, 2, 46, {width})
+                write(unchanged(RawFrame(stored, Phase.GRBG, (0,) * 4, 65535, area)))
         stride = ({width} * 2 + 3) // 4 * 4
         source = GStreamerSource(
             f"filesrc location={{sys.argv[1]}} blocksize={{stride * 46}} ! "
-            "video/x-bayer,format=grbg16le,width={width},height=46,framerate=30/1",
+            f"{{caps}},framerate=30/1",
             layout({width}, 46, packing="u16le"),
         )
         read = [frame.samples for frame in source]
@@ -169,24 +172,49 @@ def test_whatever_fails_in_a_sink_is_one_line() -> None:
     program = """
         frame = RawFrame(np.ones((48, 64), np.uint16), Phase.RGGB, (0,) * 4, 65535,
                          Area(0, 0, 48, 64))
-        def lines(pipeline):
+        def lines(pipeline, count=9):
             def work():
-                with gstreamer_pipeline(pipeline) as write:
-                    for _ in range(9):
+                with open_sink(f"gst:{pipeline}", source="camera", force=False) as write:
+                    for _ in range(count):
                         write(unchanged(frame))
             return refusal(work)
         print(json.dumps([
             lines("nosuchelement"),
             lines("filesink location=/nonexistent/x"),
             lines("capsfilter caps=video/x-raw ! fakesink"),
+            lines("identity error-after=1 ! fakesink", count=1),
         ]))
     """
     met = in_a_child(program)
     assert isinstance(met, list)
-    missing, unwritable, unfit = met
-    assert missing.startswith("SettingsError: ")
+    missing, unwritable, unfit, at_the_end = met
+    assert missing.startswith("SettingsError: appsrc name=frames ")
+    assert " ! nosuchelement: not a GStreamer pipeline" in missing
     assert "OutputError: filesink location=/nonexistent/x: filesink0: Could not open" in unwritable
     assert unfit.startswith(("OutputError: ", "SettingsError: "))
+    assert at_the_end.startswith("OutputError: identity error-after=1 ! fakesink: ")
+
+
+def test_a_sink_that_takes_no_more_frames_is_an_error_in_time() -> None:
+    program = """
+        from cycleisp_runtime.sinks import gstreamer
+        gstreamer._PATIENCE_S = 0.3
+        frame = RawFrame(np.ones((48, 64), np.uint16), Phase.RGGB, (0,) * 4, 65535,
+                         Area(0, 0, 48, 64))
+        written = 0
+        def work():
+            global written
+            with gstreamer_pipeline("identity sleep-time=1000000 ! fakesink") as write:
+                for _ in range(99):
+                    write(unchanged(frame))
+                    written += 1
+        print(json.dumps([refusal(work), written]))
+    """
+    met = in_a_child(program)
+    assert isinstance(met, list)
+    line, written = met
+    assert line.endswith(": the pipeline stalls")
+    assert written < 9
 
 
 def test_the_example_denoises_a_recording_of_16_bits(tmp_path: Path) -> None:

@@ -43,6 +43,13 @@ def test_a_missing_file_is_left_to_its_reader(shoot: Path) -> None:
     assert names(find_inputs([shoot / "none.dng"])) == ["none.dng"]
 
 
+def test_a_loop_of_links_is_left_to_its_reader(shoot: Path) -> None:
+    loop = shoot / "loop.dng"
+    loop.symlink_to(loop)
+    assert find_inputs([loop], recursive=True, outside=loop) == [loop]
+    assert loop in find_inputs([shoot], recursive=True, outside=loop)
+
+
 def test_a_file_named_twice_is_read_once(shoot: Path) -> None:
     assert names(find_inputs([shoot / "a.dng", shoot, shoot / "day2/../a.dng"])) == [
         "a.dng",
@@ -84,6 +91,17 @@ def test_one_input_and_a_picture_suffix_is_that_file(tmp_path: Path, suffix: str
     output = tmp_path / f"out{suffix}"
     (job,) = plan_jobs([Path("a.arw")], output)
     assert (job.source, job.output) == (Path("a.arw"), output)
+
+
+@pytest.mark.parametrize(
+    ("name", "suffixes"),
+    [("out.jpg", (".dng", ".png")), ("out.NEF", (".dng", ".png")), ("out.dng", (".jpg",))],
+)
+def test_a_name_of_a_file_that_is_not_written_is_not_taken_for_a_folder(
+    tmp_path: Path, name: str, suffixes: tuple[str, ...]
+) -> None:
+    with pytest.raises(SettingsError, match="files of this kind are not written"):
+        plan_jobs([Path("a.arw")], tmp_path / name, suffixes=suffixes)
 
 
 def test_otherwise_the_output_is_a_folder_of_stems(tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ from cycleisp_runtime.plane_threads import PlaneThreads
 from tests.helpers import a_bundle
 from tests.strategies import frames
 
+PATIENCE_S = 10.0
+"""Threads that have not met by then never will."""
+
 NOISE = NoiseModel.uniform(1e-3, 1e-6)
 
 
@@ -47,18 +50,20 @@ def test_threads_change_no_sample(
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 4, 9])
-def test_every_plane_is_done_once_and_close_ends_the_threads(threads: int) -> None:
+def test_so_many_threads_do_every_plane_once_and_close_ends_them(threads: int) -> None:
     before, done, workers = set(threading.enumerate()), [], set()
-    planes = PlaneThreads(threads)
+    planes, all_at_work = PlaneThreads(threads), threading.Barrier(min(threads, 4))
 
     def work(plane: int) -> None:
         done.append(plane)
-        workers.add(threading.current_thread())
+        if threading.current_thread() not in workers:
+            workers.add(threading.current_thread())
+            all_at_work.wait(PATIENCE_S)
 
     planes(work)
     assert sorted(done) == [0, 1, 2, 3]
-    assert len(set(threading.enumerate()) - before) <= min(threads, 4) - 1
-    assert threads > 1 or workers == {threading.current_thread()}
+    assert len(workers) == min(threads, 4)
+    assert threading.current_thread() in workers
     planes.close()
     planes.close()
     assert set(threading.enumerate()) <= before

@@ -70,6 +70,7 @@ def test_every_packing_gives_the_samples_back(
         Phase.BGGR,
         packing,
         black=0,
+        bits=PACKINGS[packing].bits,
         stride=len(rows[0]),
         offset=offset,
     )
@@ -138,6 +139,7 @@ def test_what_a_layout_leaves_out() -> None:
         (SMALL.replace("6,", "-8,"), "width is impossible"),
         (SMALL + ",stride=11", "stride is impossible .*wanted 12"),
         (SMALL + ",bits=17", "bits is impossible"),
+        (SMALL.replace("u16le", "high16le"), "high16le needs bits"),
         (SMALL + ",offset=-1", "offset is impossible"),
         (SMALL + ",white=64", "levels are impossible"),
         (SMALL + ",white=nan", "levels are impossible"),

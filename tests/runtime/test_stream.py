@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import gc
+import itertools
+import math
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,15 +20,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cycleisp_runtime import stream as stream_module
 from cycleisp_runtime.backends.identity import IdentityBackend
 from cycleisp_runtime.bayer import Phase
 from cycleisp_runtime.denoiser import Denoiser
-from cycleisp_runtime.errors import BackendError, CalibrationError, InputError, SettingsError
+from cycleisp_runtime.errors import (
+    BackendError,
+    CalibrationError,
+    InputError,
+    OutOfMemoryError,
+    SettingsError,
+)
 from cycleisp_runtime.frame import Area, Exposure, RawFrame
+from cycleisp_runtime.frame import Camera as MadeBy
 from cycleisp_runtime.noise import NoiseModel
 from cycleisp_runtime.sources import FrameSource
 from cycleisp_runtime.stream import Policy, Stream
-from tests.helpers import a_bundle
+from tests.helpers import ROOT, a_bundle
 from tests.noisy_frames import gradient, noisy_frame
 
 NOISE = NoiseModel.uniform(1e-3, 1e-6)
@@ -74,7 +88,7 @@ class Camera(FrameSource):
             for frame in self.frames:
                 yield frame
                 self.given += 1
-            self.stopped.wait(PATIENCE_S)
+            self.stopped.wait()
         finally:
             self.ended.set()
 
@@ -136,6 +150,18 @@ def test_what_is_no_frame_is_refused_behind_the_frames_before_it() -> None:
     assert list(stream) == []
 
 
+def test_samples_of_another_type_are_refused_behind_the_frames_before_them() -> None:
+    def source() -> Iterator[RawFrame]:
+        yield a_frame(1)
+        yield replace(a_frame(2), samples=np.ones((8, 10), np.float32))
+
+    stream = a_stream(source())
+    assert numbers([next(stream)]) == [1]
+    with pytest.raises(InputError, match=r"met float32 \(8, 10\), wanted uint16"):
+        next(stream)
+    assert list(stream) == []
+
+
 def test_a_sources_own_exception_comes_out_in_its_place() -> None:
     def source() -> Iterator[RawFrame]:
         yield from map(a_frame, range(3))
@@ -160,24 +186,32 @@ def test_a_stalled_source_is_an_error_in_time(given_before: int) -> None:
 
 
 class FailingBackend(IdentityBackend):
-    """Fails on the third tile and after it."""
+    """Fails on the third tile and after it, until it is mended."""
 
-    runs = 0
+    def __init__(self, error: BackendError) -> None:
+        super().__init__()
+        self.error, self.left = error, 2.0
 
     def run(self, inputs: Mapping[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
-        self.runs += 1
-        if self.runs > 2:
-            raise BackendError("the device is lost")
+        self.left -= 1
+        if self.left < 0:
+            raise self.error
         return super().run(inputs)
 
 
-def test_a_backends_failure_ends_the_stream() -> None:
-    camera = Camera(map(a_frame, range(9)))
-    stream = Stream(Denoiser(a_bundle(), FailingBackend()), camera, noise=NOISE)
-    with pytest.raises(BackendError, match="the device is lost"):
+@pytest.mark.parametrize("error", [BackendError, OutOfMemoryError])
+def test_a_backends_failure_ends_the_stream_and_another_may_follow(
+    error: type[BackendError],
+) -> None:
+    camera, backend = Camera(map(a_frame, range(9))), FailingBackend(error("the device is lost"))
+    denoiser = Denoiser(a_bundle(), backend)
+    stream = Stream(denoiser, camera, noise=NOISE)
+    with pytest.raises(error, match="the device is lost"):
         list(stream)
     assert camera.ended.is_set()
     assert list(stream) == []
+    backend.left = math.inf
+    assert numbers(Stream(denoiser, map(a_frame, range(9)), noise=NOISE)) == list(range(9))
 
 
 def test_an_interrupt_ends_the_stream() -> None:
@@ -201,6 +235,20 @@ def test_closing_stops_the_source_and_twice_is_once() -> None:
     assert list(stream) == []
 
 
+def test_a_source_may_close_the_stream_that_it_feeds() -> None:
+    closed = threading.Event()
+
+    def source() -> Iterator[RawFrame]:
+        yield a_frame(1)
+        stream.close()
+        closed.set()
+        yield a_frame(2)
+
+    stream = a_stream(source())
+    assert len(list(stream)) <= 1
+    assert closed.wait(PATIENCE_S)
+
+
 def test_a_stream_that_is_dropped_is_closed() -> None:
     camera = Camera(map(a_frame, range(9)))
     for _ in a_stream(camera):
@@ -210,11 +258,12 @@ def test_a_stream_that_is_dropped_is_closed() -> None:
 
 
 def test_a_stream_that_was_never_asked_starts_nothing() -> None:
-    before = threading.active_count()
-    stream = a_stream(Camera())
+    before, camera = threading.active_count(), Camera([a_frame(1)])
+    stream = a_stream(camera)
     assert threading.active_count() == before
     stream.close()
     assert list(stream) == []
+    assert not camera.ended.wait(0.1)  # enough for a thread that was started all the same
 
 
 def test_a_generator_is_closed_in_its_own_thread() -> None:
@@ -233,6 +282,26 @@ def test_a_generator_is_closed_in_its_own_thread() -> None:
     assert thread is not threading.current_thread()
 
 
+def test_a_source_that_waits_without_end_does_not_keep_the_program_from_ending() -> None:
+    program = """if True:
+        import threading
+        from cycleisp_runtime import stream
+        from tests.runtime.test_stream import a_frame, a_stream
+
+        def source():
+            yield a_frame(1)
+            threading.Event().wait()
+
+        stream._JOIN_S = 0.1
+        with a_stream(source()) as results:
+            next(results)
+    """
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run(
+        [sys.executable, "-c", program], env=environment, cwd=ROOT, timeout=60, check=True
+    )
+
+
 def test_what_the_device_lost_is_in_the_statistics() -> None:
     camera = Camera([a_frame(1)])
     camera.lost = 7
@@ -241,17 +310,28 @@ def test_what_the_device_lost_is_in_the_statistics() -> None:
         assert stream.statistics.lost == 7
 
 
-def test_statistics_of_a_stream() -> None:
-    stream = a_stream(map(a_frame, range(3)))
+def test_statistics_of_a_stream_look_back_on_its_last_results(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours = threading.current_thread()
+    arrivals, results = itertools.count(0.0, 1.0), itertools.count(10.0, 2.0)
+
+    def clock() -> float:
+        return next(results if threading.current_thread() is ours else arrivals)
+
+    monkeypatch.setattr(stream_module, "perf_counter", clock)
+    monkeypatch.setattr(stream_module, "WINDOW", 3)
+    stream = a_stream(map(a_frame, range(9)))
     assert stream.statistics.fps is stream.statistics.latency_p50_ms is None
+    next(stream)
+    assert (stream.statistics.fps, stream.statistics.latency_p99_ms) == (None, 10_000)
     list(stream)
     seen = stream.statistics
-    assert seen.fps is not None
-    assert seen.fps > 0
-    assert seen.latency_p50_ms is not None
-    assert seen.latency_p90_ms is not None
-    assert seen.latency_p99_ms is not None
-    assert 0 < seen.latency_p50_ms <= seen.latency_p90_ms <= seen.latency_p99_ms
+    assert (seen.frames, seen.fps) == (9, 0.5)
+    # The last three took 16, 17 and 18 s.
+    assert seen.latency_p50_ms == pytest.approx(17_000)
+    assert seen.latency_p90_ms == pytest.approx(17_800)
+    assert seen.latency_p99_ms == pytest.approx(17_980)
 
 
 def scene(shot: float, seed: int = 0, iso: float | None = None) -> RawFrame:
@@ -274,12 +354,29 @@ def test_the_first_frames_noise_is_kept() -> None:
     assert first == second == third == pytest.approx(1e-3, rel=0.3)
 
 
-def test_noise_is_estimated_anew_when_asked_or_when_it_must_have_changed() -> None:
+def test_noise_is_estimated_anew_when_asked() -> None:
     frames = [scene(1e-3), scene(4e-3, 1), scene(4e-3, 2)]
     first, second, third = shots(frames, noise_every=2)
     assert first == second != third == pytest.approx(4e-3, rel=0.3)
-    frames = [scene(1e-3, iso=100), scene(4e-3, 1, iso=400)]
-    assert shots(frames)[1] == pytest.approx(4e-3, rel=0.3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"exposure": Exposure(iso=400)},
+        {"camera": MadeBy(model="another")},
+        {"black": (1.0,) * 4},
+        {"white": 65534},
+        {"noise_profile": NoiseModel.uniform(4e-3, 1e-6)},
+    ],
+    ids=str,
+)
+def test_noise_is_taken_anew_when_a_frame_says_that_it_may_have_changed(
+    change: dict[str, Any],
+) -> None:
+    frames = [scene(1e-3, iso=100), replace(scene(4e-3, 1, iso=100), **change)]
+    first, second = shots(frames)
+    assert second > 2 * first
 
 
 def test_given_and_declared_noise_come_before_estimates() -> None:
@@ -290,16 +387,19 @@ def test_given_and_declared_noise_come_before_estimates() -> None:
 
 def test_a_frame_that_shows_no_noise_takes_the_former_and_says_so() -> None:
     white = scene(1e-3).with_samples(np.full((256, 256), 65535, np.uint16))
-    first, second = Stream(a_denoiser(), [scene(1e-3), white], noise_every=1)
-    assert first.warnings == ()
-    assert any("the noise of an earlier frame is used" in line for line in second.warnings)
+    frames = [scene(1e-3), scene(1e-3), white, white]
+    said = [result.warnings for result in Stream(a_denoiser(), frames, noise_every=2)]
+    assert any("the noise of an earlier frame is used" in line for line in said.pop(2))
+    assert said == [(), (), ()]
     with pytest.raises(CalibrationError):
         next(Stream(a_denoiser(), [white]))
 
 
-def test_warnings_of_the_source_come_with_the_result() -> None:
-    (result,) = a_stream([replace(a_frame(1), warnings=("cut off",))])
+def test_warnings_of_the_source_and_of_the_denoiser_come_with_the_result() -> None:
+    frame = replace(a_frame(1), warnings=("cut off",))
+    (result,) = a_stream([frame], noise=NoiseModel.uniform(0.1, 1e-6))
     assert result.warnings[0] == "cut off"
+    assert "outside of the model's training range" in result.warnings[1]
 
 
 @pytest.mark.parametrize(
@@ -313,6 +413,13 @@ def test_warnings_of_the_source_come_with_the_result() -> None:
 def test_settings_that_make_no_sense_are_refused(options: dict[str, object], problem: str) -> None:
     with pytest.raises(SettingsError, match=problem):
         a_stream([], **options)
+
+
+def test_settings_that_the_denoiser_refuses_end_the_stream() -> None:
+    stream = a_stream([a_frame(1), a_frame(2)], strength=1.1)
+    with pytest.raises(SettingsError, match="strength: "):
+        next(stream)
+    assert list(stream) == []
 
 
 @pytest.mark.parametrize("policy", ["block", "drop-oldest"])

@@ -116,7 +116,10 @@ def test_what_cannot_be_streamed_is_one_line(
     assert problem in done.stderr
 
 
-def test_ctrl_c_ends_it_and_leaves_a_whole_file_and_no_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_it_and_leaves_a_whole_file_and_no_process(
+    tmp_path: Path, ending: signal.Signals
+) -> None:
     recording = tmp_path / "in.bin"
     recording.touch()
     os.truncate(recording, 20_000 * 2 * 64 * 48)
@@ -145,7 +148,7 @@ def test_ctrl_c_ends_it_and_leaves_a_whole_file_and_no_process(tmp_path: Path) -
             assert command.poll() is None, log.read_text()
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        os.killpg(command.pid, signal.SIGINT)
+        os.killpg(command.pid, ending)
         said, _ = command.communicate(timeout=LIMIT_S)
         assert command.returncode == 130, log.read_text()
         with pytest.raises(ProcessLookupError):

@@ -6,8 +6,9 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,7 @@ from cycleisp_runtime.sources.files import folder_frames, packed_frames
 from cycleisp_runtime.sources.gstreamer import GStreamerSource
 from cycleisp_runtime.sources.v4l2 import V4L2Source
 from cycleisp_runtime.stream import Stream
-from cycleisp_runtime.writers import atomic_output
+from cycleisp_runtime.writers import atomic_output, write_frame
 from tests.helpers import RAW, a_bundle
 from tests.strategies import frames
 
@@ -136,12 +137,12 @@ def test_a_killed_decoder_is_an_error_behind_the_frames_before_it(
         os.waitpid(-1, os.WNOHANG)
 
 
-@given(frame=frames(), count=st.integers(1, 3))
+@given(frame=frames(), count=st.integers(1, 3), order=st.sampled_from(["C", "F"]))
 def test_what_a_packed_file_holds_is_read_back_by_its_layout(
-    tmp_path_factory: pytest.TempPathFactory, frame: RawFrame, count: int
+    tmp_path_factory: pytest.TempPathFactory, frame: RawFrame, count: int, order: Literal["C", "F"]
 ) -> None:
     path = tmp_path_factory.mktemp("packed") / "out.raw"
-    denoised = unchanged(frame)
+    denoised = unchanged(frame.with_samples(np.asarray(frame.samples, order=order)))
     with packed_file(path) as write:
         for _ in range(count):
             write(denoised)
@@ -152,6 +153,7 @@ def test_what_a_packed_file_holds_is_read_back_by_its_layout(
         np.testing.assert_array_equal(each.samples, denoised.frame.visible)
         assert each.warnings == ()
     assert read[0].white == denoised.frame.white
+    assert read[0].black == pytest.approx([sum(denoised.frame.black) / 4] * 4, rel=1e-5)
     assert read[0].cfa is denoised.frame.cfa
 
 
@@ -215,6 +217,30 @@ def test_a_folder_of_dngs(tmp_path: Path) -> None:
         write(a_result())
 
 
+def test_a_dng_tells_how_it_came_about(tmp_path: Path) -> None:
+    residual = NoiseModel.uniform(2e-4, 1e-7)
+    result = replace(a_result(), level_scale=16, strength=0.25, residual=residual)
+    with dng_folder(tmp_path / "out") as write:
+        write(result)
+    write_frame(
+        result.frame,
+        tmp_path / "frame_000000.dng",
+        level_scale=16,
+        noise_reduction=0.25,
+        residual_noise=residual,
+    )
+    alone = (tmp_path / "frame_000000.dng").read_bytes()
+    assert (tmp_path / "out" / "frame_000000.dng").read_bytes() == alone
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OutputError, match=r"cannot be made \(met No such file"),
+        dng_folder(tmp_path / "missing" / "out"),
+    ):
+        pass
+
+
 def test_names_say_what_a_source_is(tmp_path: Path) -> None:
     layout = a_layout(12)
     recorded = a_recording(tmp_path / "frames.bin", 3)
@@ -233,13 +259,23 @@ def test_names_say_what_a_source_is(tmp_path: Path) -> None:
 
 def test_names_say_what_a_sink_is(tmp_path: Path) -> None:
     result = a_result()
-    for name in ("out.raw", "folder"):
+    for name in ("out.raw", "CARD.RAW", "folder"):
         with open_sink(str(tmp_path / name), source="camera", force=False) as write:
+            write(result)
+        with (
+            pytest.raises(OutputError, match="already exists"),
+            open_sink(str(tmp_path / name), source="camera", force=False) as write,
+        ):
+            write(result)
+        with open_sink(str(tmp_path / name), source="camera", force=True) as write:
             write(result)
     with open_sink("none", source="camera", force=False) as write:
         write(result)
     found = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
-    assert found == [Path("folder/frame_000000.dng"), Path("out.raw")]
+    assert found == [Path("CARD.RAW"), Path("folder/frame_000000.dng"), Path("out.raw")]
+    for name in ("out.dng", "out.mp4"):
+        with pytest.raises(SettingsError, match=f"{name}: files of this kind are not written"):
+            open_sink(str(tmp_path / name), source="camera", force=False)
     with (
         pytest.raises(OutputError, match="would overwrite its input"),
         open_sink(str(tmp_path / "out.raw"), source=str(tmp_path / "out.raw"), force=True),

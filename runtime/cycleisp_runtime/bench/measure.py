@@ -18,7 +18,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from cycleisp_runtime.backends.choice import open_backend
+from cycleisp_runtime.backends import Backend
+from cycleisp_runtime.backends.choice import load_on_backend
 from cycleisp_runtime.bench.machine import busy_warning, describe_machine
 from cycleisp_runtime.bench.peak_memory import PeakMemory, Request, peak_memory, resident_bytes
 from cycleisp_runtime.bench.record import (
@@ -32,9 +33,10 @@ from cycleisp_runtime.bench.record import (
 from cycleisp_runtime.bench.sensors import Sampler, Sensors
 from cycleisp_runtime.bench.summary import LEAST_FOR_DRIFT, clock_warnings, drift, energy, summary
 from cycleisp_runtime.bench.workload import Workload, workloads
-from cycleisp_runtime.bundle import find_bundle
+from cycleisp_runtime.bundle import Bundle, find_bundle
 from cycleisp_runtime.denoiser import Denoiser
 from cycleisp_runtime.errors import BackendError, CycleISPError
+from cycleisp_runtime.pictures import PictureDenoiser
 
 __all__ = ["Plan", "load", "run_benchmark"]
 
@@ -57,7 +59,8 @@ class Plan:
     Attributes:
         bundle: path or name of a shipped one.
         configurations: as they are asked for.
-        files: RAW files, each read, denoised and written; none for a synthetic frame in memory.
+        files: RAW files, or pictures for a model of pictures, each read, denoised and written; none
+            for a synthetic frame or picture in memory.
         size: width and height of that.
         warmup: rounds before the first sample.
         runs: rounds of samples, where it is no soak.
@@ -78,7 +81,7 @@ class _Running:
     """A configuration that is ready, and what was measured of it so far."""
 
     asked: Configuration
-    denoiser: Denoiser
+    denoiser: Denoiser | PictureDenoiser
     load_seconds: float
     warmup_seconds: list[float] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
@@ -97,23 +100,23 @@ class _Running:
         )
 
 
-def load(bundle: str, configuration: Configuration) -> Denoiser:
-    """What ``Denoiser.load`` gives and raises, with a batch of its own where one is asked for."""
-    found = find_bundle(bundle)
-    backend = open_backend(
-        found,
+def load(bundle: str, configuration: Configuration) -> Denoiser | PictureDenoiser:
+    """The denoiser of the bundle's task; raises what ``Denoiser.load`` raises."""
+    return load_on_backend(
+        _denoiser,
+        bundle,
         backend=configuration.backend,
         precision=configuration.precision,
         device=configuration.device,
         threads=configuration.threads,
+        memory=configuration.memory,
+        batch=configuration.batch,
     )
-    if configuration.batch is not None:
-        backend.batch = configuration.batch
-    try:
-        return Denoiser(found, backend, memory=configuration.memory)
-    except CycleISPError:
-        backend.close()
-        raise
+
+
+def _denoiser(bundle: Bundle, backend: Backend, memory: int | None) -> Denoiser | PictureDenoiser:
+    kind = PictureDenoiser if bundle.record.task == "srgb" else Denoiser
+    return kind(bundle, backend, memory=memory)
 
 
 def run_benchmark(
@@ -127,7 +130,7 @@ def run_benchmark(
     Args:
         plan: what to measure.
         sensors: read while it runs.
-        rng: the order of the configurations and the noise of the synthetic frame.
+        rng: the order of the configurations and the noise of what is synthetic.
         progress: called with a configuration before each of its frames.
 
     Raises:
@@ -145,17 +148,19 @@ def run_benchmark(
     with ExitStack() as opened:
         sampler = opened.enter_context(Sampler(sensors, SOAK_PERIOD if soak else PERIOD))
         scratch = Path(opened.enter_context(tempfile.TemporaryDirectory()))
-        frames = workloads(plan.files, plan.size, scratch, rng)
+        frames = workloads(bundle.record.task, plan.files, plan.size, scratch, rng)
         if sensors.read(0.0).watts:
             time.sleep(IDLE_SECONDS)
         sampler.begin()
+        left_out: list[str] = []
         running = [
             each
             for configuration in plan.configurations
-            if (each := _open(plan.bundle, configuration, opened, warnings)) is not None
+            if (each := _open(plan.bundle, configuration, opened, left_out)) is not None
         ]
         if not running:
-            raise BackendError("nothing was measured", met="; ".join(warnings))
+            raise BackendError("nothing was measured", met="; ".join(left_out))
+        warnings += left_out
         facts = _run(plan, running, frames, sampler, rng, progress)
     if soak and any(len(each.samples) < LEAST_FOR_DRIFT for each in running):
         warnings.append(f"too short to tell a drift, which takes {LEAST_FOR_DRIFT} samples of each")
@@ -195,15 +200,16 @@ def run_benchmark(
 
 
 def _open(
-    bundle: str, configuration: Configuration, opened: ExitStack, warnings: list[str]
+    bundle: str, configuration: Configuration, opened: ExitStack, left_out: list[str]
 ) -> _Running | None:
     """The configuration ready to run, closed with ``opened``; None where it cannot be loaded."""
     begin = time.perf_counter()
     try:
-        denoiser = opened.enter_context(load(bundle, configuration))
+        denoiser = load(bundle, configuration)
     except CycleISPError as error:
-        warnings.append(f"{configuration} was left out: {error.reason}")
+        left_out.append(f"{configuration} was left out: {error.reason}")
         return None
+    opened.enter_context(denoiser)
     return _Running(configuration, denoiser, time.perf_counter() - begin)
 
 

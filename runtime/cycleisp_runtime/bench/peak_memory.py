@@ -18,13 +18,14 @@ import numpy as np
 from cycleisp_runtime.bench.nvml import Nvml
 from cycleisp_runtime.bench.record import Configuration
 from cycleisp_runtime.bench.workload import workloads
+from cycleisp_runtime.bundle import find_bundle
 from cycleisp_runtime.errors import BackendError
 
 __all__ = ["PeakMemory", "Request", "peak_memory", "resident_bytes"]
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What to run: a bundle in a configuration, on these files or a frame of this size."""
+    """What to run: a bundle in a configuration, on these files or something of this size."""
 
     bundle: str
     configuration: Configuration
@@ -81,6 +82,7 @@ def _measure(request: Request) -> PeakMemory:
     before = None if nvml is None else nvml.used_bytes()
     with tempfile.TemporaryDirectory() as scratch:
         frames = workloads(
+            find_bundle(request.bundle).record.task,
             [Path(file) for file in request.files],
             request.size,
             Path(scratch),

@@ -44,7 +44,7 @@ class Configuration(_Record, frozen=True):
         backend: what runs the network; "auto" only where it was not chosen yet.
         precision: the bundle's network.
         device: where it runs.
-        tile: side of a tile in packed samples.
+        tile: side of a tile in packed samples, or pixels.
         batch: tiles in one run of the network, where memory allows.
         memory: budget in bytes.
         threads: of the network.
@@ -108,7 +108,7 @@ class Energy(_Record, frozen=True):
         sensor: its name; what it covers differs from machine to machine.
         watts: mean while frames of this configuration ran.
         idle_watts: mean before the benchmark began; None where nothing was read then.
-        joules_per_mp: watts times seconds per 1e6 samples of the mosaic.
+        joules_per_mp: watts times seconds per MP.
         readings: how many of the sensor's readings fell into those frames.
     """
 
@@ -124,7 +124,7 @@ class Summary(_Record, frozen=True):
 
     Attributes:
         latency_ms: of the whole frame.
-        mp_per_s: 1e6 samples of the mosaic per second, over all samples.
+        mp_per_s: MP per second, over all frames.
         phases_ms: mean per frame, by phase; they and "other" add up to the mean latency.
         tops: 1e12 operations per second while the network ran, 2 per multiply-add, halos not
             counted: work that is worth something; None where no time of the network is known.
@@ -237,7 +237,7 @@ class Model(_Record, frozen=True):
 
 
 class FrameFacts(_Record, frozen=True):
-    """A frame that every configuration denoised; width and height are those of its picture."""
+    """A frame or picture that every configuration denoised; the size of what is seen of it."""
 
     name: str
     width: Annotated[int, Meta(ge=1)]
@@ -245,7 +245,7 @@ class FrameFacts(_Record, frozen=True):
 
     @property
     def mp(self) -> float:
-        """1e6 samples of the mosaic."""
+        """1e6 samples of the mosaic, or pixels of a picture."""
         return self.width * self.height / 1e6
 
 

@@ -6,7 +6,15 @@ A command is a thin layer: parse, call a library, print. Its module imports noth
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 
 import click
 
@@ -36,7 +44,7 @@ class CommandGroup(click.Group):
     """Commands by entry point, and the one place that turns exceptions into exit codes.
 
     0 done, 1 what a CycleISPError says or a missing extra, 2 what click's parser does not accept,
-    130 interrupted. Anything else is a bug and keeps its traceback.
+    130 interrupted or terminated. Anything else is a bug and keeps its traceback.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
@@ -56,8 +64,10 @@ class CommandGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command that was asked for."""
+        _open_missing_streams()
         try:
-            return super().invoke(ctx)
+            with _terminated_as_interrupted():
+                return super().invoke(ctx)
         except CycleISPError as error:
             report_error(str(error))
             ctx.exit(1)
@@ -67,9 +77,38 @@ class CommandGroup(click.Group):
                 raise
             report_error(line)
             ctx.exit(1)
+        except OSError as error:
+            if error.errno != errno.ENOSPC or error.filename is not None:
+                raise
+            report_error("standard output cannot be written: no space left on device")
+            ctx.exit(1)
         except KeyboardInterrupt:
             report_error("interrupted")
             ctx.exit(INTERRUPTED)
+
+
+def _open_missing_streams() -> None:
+    """What a program writes that was started with stdout or stderr closed is lost, as it wants."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  to the end
+            setattr(sys, name, nowhere)
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM, which stops services, ends the block as Ctrl-C does: nothing is left behind."""
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _entries() -> dict[str, EntryPoint]:

@@ -79,8 +79,9 @@ def _size(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[int,
     "--frames",
     multiple=True,
     metavar="FILE",
-    help="A RAW file, folder or pattern, as often as you like: each file is read, denoised and "
-    "written every time. By default a synthetic frame in memory.",
+    help="A RAW file (for a model of rendered pictures, a picture), folder or pattern, as often as "
+    "you like: each file is read, denoised and written every time. By default something synthetic "
+    "in memory.",
 )
 @click.option(
     "--size",
@@ -88,7 +89,7 @@ def _size(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[int,
     show_default=True,
     metavar="WxH",
     callback=_size,
-    help="Of the synthetic frame.",
+    help="Of what is synthetic.",
 )
 @click.option(
     "--backend",
@@ -111,7 +112,7 @@ def _size(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[int,
     "tiles",
     metavar="N,...",
     callback=_each(_count),
-    help="Side of a tile in packed samples.",
+    help="Side of a tile in packed samples, or pixels.",
 )
 @click.option(
     "--batch",
@@ -183,7 +184,9 @@ def measure(
     from cycleisp_runtime.bench.record import Configuration
     from cycleisp_runtime.bench.sensors import find_sensors
     from cycleisp_runtime.bench.tables import samples_csv
-    from cycleisp_runtime.jobs import find_inputs
+    from cycleisp_runtime.bundle import find_bundle
+    from cycleisp_runtime.jobs import RAW_SUFFIXES, find_inputs
+    from cycleisp_runtime.picture_files import PICTURE_SUFFIXES
     from cycleisp_runtime.writers.atomic import atomic_output, check_output
 
     outputs: list[tuple[Path | None, Callable[[Report], bytes]]] = [
@@ -194,6 +197,8 @@ def measure(
     for path, _ in outputs:
         if path is not None:
             check_output(path, source=None, force=force)
+    of_pictures = find_bundle(bundle).record.task == "srgb"
+    suffixes = PICTURE_SUFFIXES if of_pictures else RAW_SUFFIXES
     plan = Plan(
         bundle,
         tuple(
@@ -202,7 +207,7 @@ def measure(
                 backends, precisions, tiles, batches, budgets, threads
             )
         ),
-        files=tuple(find_inputs(frames)),
+        files=tuple(find_inputs(frames, suffixes=suffixes)),
         size=size,
         warmup=warmup,
         runs=runs,

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
 from cycleisp_runtime.cli import report_warning
+from cycleisp_runtime.cli.progress import progress_of_phases
 from cycleisp_runtime.errors import CycleISPError
 
 if TYPE_CHECKING:
     from cycleisp_runtime.bundle import Precision
     from cycleisp_runtime.engines.build import BuildOutcome
     from cycleisp_runtime.engines.key import TileShapes
-    from cycleisp_runtime.engines.tensorrt import BuildProgress
 
 __all__ = ["build"]
 
@@ -77,7 +74,7 @@ def build(
     from cycleisp_runtime.engines.build import build_engine
 
     found = find_bundle(bundle)
-    with _progress_of_phases() as progress:
+    with progress_of_phases() as progress:
         outcome = build_engine(
             found, precision, shapes=shapes, workspace_mib=workspace, progress=progress
         )
@@ -97,22 +94,3 @@ def _line(outcome: BuildOutcome) -> str:
         f"{key.gpu.name if key.gpu else 'any GPU'}, {manifest.bytes} bytes, "
         f"layers by input: {layers or 'not told'}; {how}"
     )
-
-
-@contextmanager
-def _progress_of_phases() -> Iterator[BuildProgress | None]:
-    """A bar per phase of the build on stderr where it is a terminal, else nothing."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True, redirect_stdout=False) as bars:
-        task = bars.add_task("", total=None)
-
-        def update(phase: str, done: int, total: int) -> None:
-            bars.update(task, description=phase, completed=done, total=total)
-
-        yield update

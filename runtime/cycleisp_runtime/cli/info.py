@@ -109,10 +109,11 @@ def _bundle_rows(facts: BundleFacts) -> Iterator[tuple[str, str]]:
     yield "trained for", f"{made.steps} steps, {made.hours:g} hours, until {made.date}"
     for level in record.quality:
         others = "".join(f", {name} {db:.2f}" for name, db in level.baselines_db.items())
-        yield (
-            f"{level.level} noise",
-            f"shot {level.shot:g}: {level.noisy_db:.2f} -> {level.denoised_db:.2f} dB{others}",
-        )
+        gained = f"{level.noisy_db:.2f} -> {level.denoised_db:.2f} dB{others}"
+        if level.shot is None:
+            yield level.level, gained
+        else:
+            yield f"{level.level} noise", f"shot {level.shot:g}: {gained}"
 
 
 def _engine_rows(facts: EngineFacts) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Progress over frames and tiles, for someone who watches."""
+"""Progress over frames and tiles, or over the phases of one long task, for someone who watches."""
 
 from __future__ import annotations
 
@@ -6,10 +6,34 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["TileProgress", "progress_of_frames"]
+__all__ = ["PhaseProgress", "TileProgress", "progress_of_frames", "progress_of_phases"]
 
 TileProgress = Callable[[int, int], None]
 """Called with (tiles done, tiles in all) of the frame at hand."""
+
+PhaseProgress = Callable[[str, int, int], None]
+"""Called with (phase, steps done, steps in all); the steps of a phase take about equally long."""
+
+
+@contextmanager
+def progress_of_phases() -> Iterator[PhaseProgress]:
+    """A bar with the time that is left of the phase at hand, on stderr where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _phase, _done, _total: None
+        return
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, redirect_stdout=False) as bars:
+        task = bars.add_task("", total=None)
+
+        def update(phase: str, done: int, total: int) -> None:
+            if bars.tasks[task].description != phase:
+                bars.reset(task, description=phase)
+            bars.update(task, completed=done, total=total)
+
+        yield update
 
 
 @contextmanager

@@ -44,7 +44,7 @@ _REFRESH_S = 0.25
     callback=dump_layout,
     help="How frames lie in memory, for cameras, pipelines and recordings: width=768, height=512, "
     "cfa=RGGB, packing=mipi10, black=64, and bits, white, stride, offset if need be; one text, no "
-    "spaces. A Jetson's V4L2 frames have packing=high16le.",
+    "spaces. A Jetson's V4L2 frames have packing=high16le, which needs bits.",
 )
 @click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Stop after so many.")
 @click.option(

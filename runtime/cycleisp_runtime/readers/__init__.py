@@ -7,6 +7,7 @@ process of its own with limits on time and memory, and what it gives is checked 
 from __future__ import annotations
 
 import mmap
+import os
 import stat
 from pathlib import Path
 
@@ -27,13 +28,17 @@ _DEFAULT_LIMITS = Limits()
 
 
 def read_frame(
-    path: Path, *, limits: Limits = _DEFAULT_LIMITS, layout: DumpLayout | None = None
+    path: str | os.PathLike[str],
+    *,
+    limits: Limits = _DEFAULT_LIMITS,
+    layout: DumpLayout | None = None,
 ) -> RawFrame:
     """The Bayer frame in a RAW file; with ``layout``, in a dump without a header.
 
     Raises:
         InputError: where the file cannot be read, holds no Bayer frame, or exceeds the limits.
     """
+    path = Path(path)
     try:
         check_file(path, limits)
         if layout is not None:

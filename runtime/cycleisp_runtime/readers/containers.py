@@ -72,7 +72,7 @@ def identify(data: bytes | mmap.mmap, source: Path | None = None) -> Container:
     raise InputError(
         "no known RAW format: the file starts with none of the marks of a RAW container",
         subject=source,
-        hint="a headerless sensor dump needs --layout",
+        hint="cycleisp denoise and cycleisp stream read headerless sensor dumps, with --layout",
     )
 
 

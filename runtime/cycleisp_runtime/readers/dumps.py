@@ -112,7 +112,8 @@ class DumpLayout:
         packing: a name of ``PACKINGS``.
         black: DN of zero light.
         bits: bits that carry the value, counted from the packing's end (lowest, or highest where it
-            is high); None means all of the packing's.
+            is high); None means all of the packing's, and is refused where it is high, for then
+            the value would be scaled without a word.
         white: DN of saturation; None means the largest value of ``bits``.
         stride: bytes from one row to the next; None means rows without padding.
         offset: bytes before the first row of the file; frames behind the first have none.
@@ -135,6 +136,10 @@ class DumpLayout:
         if self.packing not in PACKINGS:
             raise SettingsError(
                 "unknown packing", met=self.packing, wanted=" | ".join(PACKINGS), subject="layout"
+            )
+        if self.bits is None and PACKINGS[self.packing].high:
+            raise SettingsError(
+                f"{self.packing} needs bits", subject="layout", wanted="bits=10, say"
             )
         largest_bits = PACKINGS[self.packing].bits
         for name, value, low, high in (
