@@ -2,9 +2,9 @@
 
 INT8 is calibrated on the photographs that trained the RAW networks, layers are chosen on others of
 that folder, and losses are of the test photographs. FP16 is computed with true FP16 values; ONNX
-Runtime on a CPU would compute it in FP32. Networks that pool over the frame have no INT8, and are
-judged on fewer photographs. Those of size full have random weights, for none were trained: their
-losses say that the road works, and nothing about a trained one.
+Runtime on a CPU would compute it in FP32. Networks of size full have random weights, for none were
+trained: their losses say that the road works, and nothing about a trained one. They are judged on
+few photographs, and not in INT8, whose layers would take hours to choose.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
 import torch
@@ -34,7 +33,7 @@ from cycleisp.noise import LEVELS
 from cycleisp_calibration.sets import build_calibration_set
 from cycleisp_calibration.survey import SetSettings
 from cycleisp_export.exportable import Exportable, exportable
-from cycleisp_export.loss import Graph, JudgedTiles, noisy_tile, read_clean_tiles
+from cycleisp_export.loss import Graph, JudgedTiles, judging_tiles
 from cycleisp_export.precisions import FP16_MOST_LOSS_DB, Reducer
 from cycleisp_export.typed_graph import TypedGraph
 from cycleisp_export.verify import OnnxGraph, parity
@@ -54,8 +53,6 @@ SIDE = 512
 """Packed samples, or pixels, of the frame that is timed."""
 
 TIMED_RUNS = 5
-JUDGED_EVERY = {"tiny": 1, "edge": 1, "small": 6, "full": 16}
-"""Of the photographs, every n-th judges a network of this size: a large one takes seconds each."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +70,9 @@ class Network:
     weights: str | None
 
     @property
-    def pools(self) -> bool:
-        """Whether a tile depends on the whole frame."""
-        return self.size not in {"tiny", "edge"}
-
-    @property
     def precisions(self) -> tuple[Precision, ...]:
         """That it is exported at."""
-        return ("fp32", "fp16") if self.pools else ("fp32", "fp16", "int8", "int8-cpu")
+        return ("fp32", "fp16") if self.size == "full" else ("fp32", "fp16", "int8", "int8-cpu")
 
     def build(self) -> Exportable:
         """With its weights."""
@@ -90,10 +82,6 @@ class Network:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return exportable(create_model(kind, self.size).eval().requires_grad_(False))
-
-    def judges(self, folder: Path, pattern: str = "*") -> list[npt.NDArray[np.float32]]:
-        """Clean tiles of the photographs of a folder that judge it."""
-        return read_clean_tiles(folder, self.task, pattern)[:: JUDGED_EVERY[self.size]]
 
 
 NETWORKS = {
@@ -154,7 +142,7 @@ def _exported(
         proto = model.graph({})
         parity(model, OnnxGraph(proto))
         return proto, []
-    chosen_on = network.judges(data / "photos_train", "b_*")
+    chosen_on = judging_tiles(model, data / "photos_train", "b_*")
     reducer = Reducer(model, {}, NOISE if network.task == "raw" else None, chosen_on)
     if precision == "fp16":
         reduced = reducer.half()
@@ -186,8 +174,7 @@ def measure(name: str, data: Path) -> dict[Precision, Row]:
         name: TypedGraph(proto) if name == "fp16" else OnnxGraph(proto)
         for name, proto in protos.items()
     }
-    clean = network.judges(data / "photos_test")
-    judged = JudgedTiles(model, clean, exact)
+    judged = JudgedTiles(model, judging_tiles(model, data / "photos_test"), exact)
     times = _times(model, {name: found[0] for name, found in exported.items()})
     rows = {}
     for precision, graph in graphs.items():
@@ -198,7 +185,7 @@ def measure(name: str, data: Path) -> dict[Precision, Row]:
             apart=_apart(model, graph, model.denoise if precision == "fp32" else exact),
             loss_db=mean,
             worst_db=worst,
-            ssim={level: _ssim(model, graph, clean, level) for level in LEVELS},
+            ssim={level: _ssim(graph, judged, level) for level in LEVELS},
             kept=kept,
             ms_per_mp=times[precision],
             export_seconds=seconds,
@@ -209,18 +196,16 @@ def measure(name: str, data: Path) -> dict[Precision, Row]:
 
 def _apart(model: Exportable, graph: Graph, other: Graph) -> float:
     frames = model.frames(np.random.default_rng(0), 1, 96, 96)
-    return max(float(np.abs(graph(inputs) - other(inputs)).max()) for _, inputs in frames)
+    inputs = [model.with_gates(frame) for _, frame in frames]
+    return max(float(np.abs(graph(each) - other(each)).max()) for each in inputs)
 
 
-def _ssim(
-    model: Exportable, graph: Graph, clean: Sequence[npt.NDArray[np.float32]], level: str
-) -> float:
-    """Planes are its channels; noise as in ``JudgedTiles``."""
-    found = []
-    for index, tile in enumerate(clean):
-        output = graph(noisy_tile(model, tile, level, np.random.default_rng(index)))[0]
-        found.append(ssim(np.clip(output, 0, 1).transpose(1, 2, 0), tile.transpose(1, 2, 0)))
-    return statistics.fmean(found)
+def _ssim(graph: Graph, judged: JudgedTiles, level: str) -> float:
+    """Planes are its channels."""
+    return statistics.fmean(
+        ssim(np.clip(graph(inputs)[0], 0, 1).transpose(1, 2, 0), clean.transpose(1, 2, 0))
+        for clean, inputs in zip(judged.clean, judged.inputs[level], strict=True)
+    )
 
 
 def _times(model: Exportable, networks: Mapping[Precision, bytes]) -> dict[Precision, float]:
@@ -232,12 +217,13 @@ def _times(model: Exportable, networks: Mapping[Precision, bytes]) -> dict[Preci
     }
     side = SIDE if model.tensors.gates is None else SIDE // 4
     frames = dict(model.frames(np.random.default_rng(0), 1, side, side))
+    inputs = model.with_gates(frames["middle"])
     samples = side * side * (4 if model.task == "raw" else 1)
     seconds: dict[Precision, list[float]] = {name: [] for name in networks}
     for _ in range(1 + TIMED_RUNS):
         for name, session in sessions.items():
             start = time.perf_counter()
-            session.run(None, frames["middle"])
+            session.run(None, inputs)
             seconds[name].append(time.perf_counter() - start)
     return {name: 1e9 * statistics.median(each[1:]) / samples for name, each in seconds.items()}
 

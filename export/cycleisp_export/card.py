@@ -31,14 +31,21 @@ _PLACES = ("photographs", "output", "initial", "shards", "rgb2raw", "color_branc
 """Settings that name folders and files of the machine that trained."""
 
 
-def model_card(record: BundleRecord, settings: RunSettings | None, parity: Parity) -> str:
+def model_card(
+    record: BundleRecord,
+    settings: RunSettings | None,
+    parity: Parity,
+    photographs: int | None,
+) -> str:
     """The card of a bundle as Markdown, with a head as model hubs read it.
 
     Args:
         record: what the bundle will say of itself.
         settings: of the run that made the weights; None where there is none on record.
         parity: how far graph and network are apart.
+        photographs: that the export measured the quality on; None where it was on record.
     """
+    judged = "held-out" if photographs is None else f"{photographs} held-out"
     return f"""---
 {_license_lines(record.license)}
 library_name: cycleisp
@@ -57,7 +64,7 @@ metrics: [psnr]
 
 ## Quality
 
-Mean PSNR in dB over held-out photographs, {_PICTURES[record.task]}, peak 1, output clipped to
+Mean PSNR in dB over {judged} photographs, {_PICTURES[record.task]}, peak 1, output clipped to
 [0, 1]:
 
 {_quality(record)}

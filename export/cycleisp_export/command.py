@@ -9,10 +9,10 @@ import click
 
 from cycleisp_export.explain_command import explain
 from cycleisp_runtime.cli.default_group import DefaultGroup
+from cycleisp_runtime.cli.progress import progress_of_phases
 
 if TYPE_CHECKING:
-    from cycleisp_export.activation_steps import CalibrationMethod
-    from cycleisp_export.precisions import LowerPrecision
+    from cycleisp_export.precisions import LowerPrecision, RangeMethod
 
 __all__ = ["export"]
 
@@ -78,10 +78,10 @@ def _listed_precisions(
 )
 @click.option(
     "--method",
-    type=click.Choice(["percentile", "minmax", "entropy"]),
+    type=click.Choice(["percentile", "minmax", "entropy", "modelopt"]),
     default="percentile",
     show_default=True,
-    help="How the range of INT8 comes of the calibration set.",
+    help="How the range of INT8 comes of the calibration set; modelopt is NVIDIA's, if installed.",
 )
 @click.option(
     "--max-loss-db",
@@ -109,7 +109,7 @@ def export_bundle(
     precisions: tuple[LowerPrecision, ...],
     photographs: Path | None,
     calibration: Path | None,
-    method: CalibrationMethod,
+    method: RangeMethod,
     max_loss_db: float,
     fine_tuning_steps: int | None,
     force: bool,
@@ -131,22 +131,23 @@ def export_bundle(
     run = model if model.is_dir() else model.parent
     lower = LowerPrecisions(
         precisions,
-        photographs,
         calibration,
         method,
         max_loss_db,
         progress=lambda sentence: click.echo(sentence, err=True),
         fine_tuning=None if fine_tuning_steps is None else FineTuning(run, fine_tuning_steps),
     )
-    exported = export_model(
-        model,
-        output,
-        origin=Origin(data, data_license, license_name),
-        quality=quality,
-        photographs=photographs,
-        force=force,
-        lower=lower if precisions else None,
-    )
+    with progress_of_phases() as watch:
+        exported = export_model(
+            model,
+            output,
+            origin=Origin(data, data_license, license_name),
+            quality=quality,
+            photographs=photographs,
+            force=force,
+            lower=lower if precisions else None,
+            watch=watch,
+        )
     record = exported.bundle.record
     halo = record.halo
     click.echo(
@@ -154,6 +155,8 @@ def export_bundle(
     )
     click.echo(f"largest difference from torch: {exported.parity}")
     exact = "" if halo.exact is None else f", {halo.exact} exact"
+    if exported.photographs is not None:
+        click.echo(f"quality: measured on {exported.photographs} photographs")
     click.echo(f"halo: {halo.for_90_db} for 90 dB, {halo.for_120_db} for 120 dB{exact}")
     if record.pooling is not None:
         click.echo(

@@ -25,11 +25,12 @@ __all__ = ["explain"]
     "--below",
     "threshold_db",
     type=float,
-    default=10.0,
+    default=5.0,
     show_default=True,
     metavar="DB",
-    help="A layer under this SNR departs from FP32. In INT8 layers have 14 to 30 dB where the "
-    "picture loses less than 0.2 dB, in FP16 55 and more.",
+    help="A layer under this SNR departs from FP32. A step that is far off leaves 0 to 5 dB. In "
+    "the shipped tiny and edge, which lose less than 0.1 dB, almost all layers have 5 to 45 dB in "
+    "INT8, and all have 53 or more in FP16.",
 )
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object; a layer that is equal has null."

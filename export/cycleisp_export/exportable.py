@@ -108,7 +108,11 @@ class Exportable(ABC):
         """The same in torch, (N, channels, h, w): gates are those of these frames themselves."""
 
     def inputs(self, noisy: Samples, variance: Samples | None = None) -> Inputs:
-        """The graph's inputs for whole frames.
+        """The graph's inputs for whole frames, with gates; arguments are those of ``frame``."""
+        return self.with_gates(self.frame(noisy, variance))
+
+    def frame(self, noisy: Samples, variance: Samples | None = None) -> Inputs:
+        """What ``denoise`` takes: the graph's inputs for whole frames, without the gates.
 
         Args:
             noisy: (N, channels, h, w): normalised R, Gr, Gb, B, or R, G, B in [0, 1].
@@ -120,6 +124,10 @@ class Exportable(ABC):
         if variance is not None and self.tensors.noise_scale is not None:
             filled[NOISE_SCALE] = np.sqrt(variance.mean(axis=(1, 2, 3), keepdims=True))
         return filled
+
+    def with_gates(self, frame: Mapping[str, Samples]) -> Inputs:
+        """The same with the gates that the network finds in these frames, where it pools."""
+        return dict(frame)
 
     @property
     def channels(self) -> int:
@@ -150,6 +158,8 @@ class Exportable(ABC):
     ) -> Iterator[tuple[str, Inputs]]:
         """Made-up frames full of edges at the three noise levels, each with its level's name.
 
+        As ``frame`` gives them.
+
         Args:
             rng: draws them.
             batch: frames in each of the three.
@@ -163,9 +173,9 @@ class Exportable(ABC):
             if noise:
                 noisy = noisy_samples(noisy, shot, read, rng)
             if self.task == "raw":
-                yield level, self.inputs(noisy, variance_map(noisy, shot, read))
+                yield level, self.frame(noisy, variance_map(noisy, shot, read))
             else:
-                yield level, self.inputs(np.clip(noisy, 0, 1) ** np.float32(1 / _GAMMA))
+                yield level, self.frame(np.clip(noisy, 0, 1) ** np.float32(1 / _GAMMA))
 
 
 class _RawEdge(Exportable):
@@ -237,23 +247,26 @@ class _Pooling(Exportable):
             return _in_torch(self._model, [inputs[NOISY]])
         return _in_torch(self._model, [inputs[NOISY].clip(0, 1), inputs[VARIANCE]])
 
-    def inputs(self, noisy: Samples, variance: Samples | None = None) -> Inputs:
-        """As of the others; the gates are those that the network finds in these frames."""
-        filled = super().inputs(noisy, variance)
+    def with_gates(self, frame: Mapping[str, Samples]) -> Inputs:
+        """One frame after the other, so that memory does not grow with their number."""
         gates: list[Tensor] = []
         hooks = [
             block.CA.conv_du.register_forward_hook(lambda _module, _inputs, out: gates.append(out))
             for block in attention_blocks(self._model).values()
         ]
-        self.denoise(filled)
+        frames = range(len(frame[NOISY]))
+        for index in frames:
+            self.denoise({name: array[index : index + 1] for name, array in frame.items()})
         for hook in hooks:
             hook.remove()
-        return filled | {GATES: torch.cat(gates, dim=1).numpy()}
+        found = torch.cat(gates, dim=1).reshape(len(frames), self.gates, 1, 1)
+        return {**frame, GATES: found.numpy()}
 
 
 def _in_torch(network: nn.Module, arrays: list[Samples]) -> Samples:
     with torch.inference_mode():
-        output: Samples = network(*map(torch.from_numpy, arrays)).numpy()
+        # Copies: the arrays of a calibration set that was read cannot be written to.
+        output: Samples = network(*map(torch.tensor, arrays)).numpy()
     return output
 
 

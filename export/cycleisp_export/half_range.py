@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx
@@ -13,10 +13,11 @@ from cycleisp.noise import LEVELS, UNPROCESSING, noisy_samples, variance_map
 from cycleisp_export.exportable import Exportable, Inputs, dead_leaves
 from cycleisp_export.graph import NOISE_SCALE
 from cycleisp_export.typed_graph import TypedGraph
+from cycleisp_export.watch import Watch, nobody
 from cycleisp_runtime.bundle import NoiseRange
 from cycleisp_runtime.errors import BackendError
 
-__all__ = ["HALF_MOST", "check_half_range", "nodes_beyond_half"]
+__all__ = ["HALF_MOST", "check_half_range", "hard_frames", "nodes_beyond_half"]
 
 HALF_MOST = 65504.0 / 4
 """A quarter of what FP16 holds: other frames may go further than the ones tried here."""
@@ -29,17 +30,22 @@ _UNTOLD = (LEVELS["low"][0], LEVELS["high"][0])
 
 
 def nodes_beyond_half(
-    network: Exportable, graph: TypedGraph, proto: onnx.ModelProto, noise: NoiseRange | None
+    network: Exportable,
+    graph: TypedGraph,
+    proto: onnx.ModelProto,
+    frames: Sequence[tuple[str, Inputs]],
+    watch: Watch = nobody,
 ) -> list[str]:
     """Names of the nodes that would compute in FP16 with values or weights above HALF_MOST.
 
     In the graph's order; what stands before and behind the features is not among them.
 
     Args:
-        network: says what its inputs and its features are.
+        network: says what its features are.
         graph: of FP32.
         proto: what it was made from.
-        noise: that training covered; None for a network that is told of none.
+        frames: those of ``hard_frames``.
+        watch: called after every frame.
     """
     largest = {
         tensor.name: float(np.abs(numpy_helper.to_array(tensor)).max())
@@ -49,8 +55,9 @@ def nodes_beyond_half(
     def observe(name: str, tensor: Tensor) -> None:
         largest[name] = max(largest.get(name, 0.0), float(tensor.abs().max()))
 
-    for _, inputs in _hard_frames(network, noise):
+    for count, (_, inputs) in enumerate(frames, 1):
         graph(inputs, observe=observe)
+        watch("range of FP16", count, len(frames))
     names = [node.name for node in proto.graph.node]
     first, last = map(names.index, network.features)
     features = set(names[first : last + 1])
@@ -62,13 +69,15 @@ def nodes_beyond_half(
     ]
 
 
-def check_half_range(network: Exportable, graph: TypedGraph, noise: NoiseRange | None) -> None:
-    """Nothing, where a graph with FP16 in it puts out numbers on every hard frame.
+def check_half_range(
+    graph: TypedGraph, frames: Sequence[tuple[str, Inputs]], watch: Watch = nobody
+) -> None:
+    """Nothing, where a graph with FP16 in it puts out numbers on all of ``hard_frames``.
 
     Raises:
         BackendError: naming the first node that does not, and the frame.
     """
-    for frame, inputs in _hard_frames(network, noise):
+    for count, (frame, inputs) in enumerate(frames, 1):
         broken: list[str] = []
 
         def observe(name: str, tensor: Tensor, broken: list[str] = broken) -> None:
@@ -80,10 +89,16 @@ def check_half_range(network: Exportable, graph: TypedGraph, noise: NoiseRange |
             raise BackendError(
                 "the network leaves the range of FP16", subject=broken[0], met=f"on {frame}"
             )
+        watch("FP16 on hard frames", count, len(frames))
 
 
-def _hard_frames(network: Exportable, noise: NoiseRange | None) -> Iterator[tuple[str, Inputs]]:
-    """Frames with a name, as inputs, over the range of noise from its lowest to its highest."""
+def hard_frames(network: Exportable, noise: NoiseRange | None) -> Iterator[tuple[str, Inputs]]:
+    """Frames with a name, as inputs, over the range of noise from its lowest to its highest.
+
+    Args:
+        network: says what its inputs are.
+        noise: that training covered; None for a network that is told of none.
+    """
     lowest, highest = (noise.shot_min, noise.shot_max) if noise else _UNTOLD
     rng = np.random.default_rng(2)
     channels = network.channels

@@ -2,7 +2,7 @@
 
 Calibration tells how far values reach, not how much their fine differences matter. A frame with
 much noise has small features whose rounding costs most, while few values at the far end matter at
-all. So every range is first narrowed as long as the layer alone loses less by it. Then layers are
+all. So a range may first be narrowed as long as the layer alone loses less by it. Then layers are
 kept at a higher precision, those that lose most alone first, until the rest fits the budget.
 """
 
@@ -17,10 +17,11 @@ from cycleisp_export.loss import JudgedTiles, Losses
 from cycleisp_export.verify import OnnxGraph
 from cycleisp_runtime.errors import BackendError
 
-__all__ = ["Choice", "Rounded", "choose_layers", "over_budget", "worst_level"]
+__all__ = ["NARROWER", "Choice", "Rounded", "choose_layers", "over_budget", "worst_level"]
 
 NARROWER = (0.7, 0.5)
-"""Factors on a calibrated range that are tried."""
+"""Factors on a calibrated range that are tried for RAW, whose features are in units of the noise.
+In sRGB they follow the picture: what the few photographs here do not reach, others do."""
 
 MOST_CLIPPED_DB = 0.002
 """That a narrower range may cost at any level of noise. Photographs with denser texture than those
@@ -52,6 +53,7 @@ def choose_layers(
     steps: Mapping[str, float],
     most_loss_db: float,
     progress: Callable[[str], None],
+    narrower: Sequence[float],
 ) -> Choice:
     """As many layers as lose no more than ``most_loss_db`` at any noise level.
 
@@ -62,11 +64,12 @@ def choose_layers(
         steps: of all these tensors, as they were calibrated.
         most_loss_db: mean over the tiles.
         progress: called with a sentence on every loss that was measured.
+        narrower: factors on the range of a tensor that are tried.
 
     Raises:
         BackendError: where a single layer is too much.
     """
-    chosen, alone = _narrowed(tiles, rounded, tensors, steps, progress)
+    chosen, alone = _narrowed(tiles, rounded, tensors, steps, progress, narrower)
     by_loss = sorted(alone, key=lambda name: max(alone[name].values()), reverse=True)
     for kept in range(len(by_loss)):
         layers = by_loss[kept:]
@@ -97,6 +100,7 @@ def _narrowed(
     tensors: Mapping[str, Sequence[str]],
     steps: Mapping[str, float],
     progress: Callable[[str], None],
+    narrower: Sequence[float],
 ) -> tuple[dict[str, float], dict[str, Losses]]:
     """The steps with which each layer alone loses least, and these losses by layer.
 
@@ -111,12 +115,12 @@ def _narrowed(
             if tensor in narrowed:  # by the layer that it comes from
                 continue
             narrowed.add(tensor)
-            for factor in NARROWER:
-                narrower = {**chosen, tensor: factor * steps[tensor]}
-                found, _ = tiles.losses(OnnxGraph(rounded([name], narrower)))
+            for factor in narrower:
+                finer = {**chosen, tensor: factor * steps[tensor]}
+                found, _ = tiles.losses(OnnxGraph(rounded([name], finer)))
                 clipped = max(found[level] - loss for level, loss in alone[name].items())
                 if clipped > MOST_CLIPPED_DB or sum(found.values()) >= sum(alone[name].values()):
                     break
-                chosen, alone[name] = narrower, found
+                chosen, alone[name] = finer, found
         progress(f"{name} alone in INT8 loses {worst_level(alone[name])}")
     return chosen, alone

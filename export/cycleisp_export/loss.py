@@ -15,13 +15,22 @@ import numpy as np
 import numpy.typing as npt
 
 from cycleisp.data.photographs import load_photograph
-from cycleisp.evaluation.metrics import psnr
+from cycleisp.evaluation.metrics import SSIM_WINDOW, psnr
 from cycleisp.evaluation.validation import validation_planes
 from cycleisp.noise import LEVELS, noisy_samples, variance_map
 from cycleisp_export.exportable import Exportable
+from cycleisp_export.watch import Watch, nobody
 from cycleisp_runtime.errors import InputError
 
-__all__ = ["Graph", "JudgedTiles", "Losses", "noisy_tile", "read_clean_tiles"]
+__all__ = [
+    "Graph",
+    "JudgedTiles",
+    "Losses",
+    "judging_tiles",
+    "noisy_frame",
+    "noisy_tile",
+    "read_clean_tiles",
+]
 
 Graph = Callable[[Mapping[str, npt.NDArray[np.float32]]], npt.NDArray[np.float32]]
 """Denoised (N, C, h, w) from a graph's inputs by name, as ``OnnxGraph``."""
@@ -32,22 +41,31 @@ Losses = dict[str, float]
 _SIDE = 128
 """Packed samples, or pixels of sRGB; the receptive fields are smaller."""
 
+_LEAST_SIDE = 4 * -(-SSIM_WINDOW // 2)
+"""Of a photograph, in pixels: whole cells of four, as packed samples more than SSIM's window."""
+
 _GAMMA = np.float32(2.2)
 """The power law of ``validation_planes``, which stands for sRGB's curve."""
 
 MOST_PICTURES = 48
+
+MOST_MACS = 3e11
+"""Of one pass over the tiles that judge a network, in multiply-adds. 48 tiles of an edge network
+take 6e10. Of a full one a single tile takes 5e10, a second or two; it is judged on 6."""
 
 
 class JudgedTiles:
     """Tiles at the three noise levels, and how well a network of FP32 does on them.
 
     Attributes:
-        pictures: how many tiles there are, one of each picture.
+        clean: the tiles, one of each picture.
+        inputs: of the network, for every tile, by noise level. Noise depends on the place only.
 
     Args:
         network: says what its inputs are.
         clean: (C, h, w) float32 each, h and w even: packed planes, normalised, or sRGB in [0, 1].
         reference: the graph of FP32.
+        watch: called after every tile.
     """
 
     def __init__(
@@ -55,9 +73,17 @@ class JudgedTiles:
         network: Exportable,
         clean: Sequence[npt.NDArray[np.float32]],
         reference: Graph,
+        watch: Watch = nobody,
     ) -> None:
-        self._network, self._clean = network, clean
-        self.pictures = len(clean)
+        self.clean, self._watch = clean, watch
+        # Made once: the gates of a network that pools take as long as the network.
+        self.inputs = {
+            level: [
+                noisy_tile(network, tile, level, np.random.default_rng(index))
+                for index, tile in enumerate(clean)
+            ]
+            for level in LEVELS
+        }
         self._reference = {level: self._quality(reference, level) for level in LEVELS}
 
     def losses(self, graph: Graph) -> tuple[Losses, Losses]:
@@ -72,11 +98,11 @@ class JudgedTiles:
         )
 
     def _quality(self, graph: Graph, level: str) -> npt.NDArray[np.float64]:
-        """PSNR in dB of every tile, clipped to [0, 1]; its noise depends on its place only."""
+        """PSNR in dB of every tile, clipped to [0, 1]."""
         found = []
-        for index, clean in enumerate(self._clean):
-            inputs = noisy_tile(self._network, clean, level, np.random.default_rng(index))
+        for clean, inputs in zip(self.clean, self.inputs[level], strict=True):
             found.append(psnr(np.clip(graph(inputs)[0], 0, 1), clean))
+            self._watch(f"{level} noise", len(found), len(self.clean))
         return np.array(found)
 
 
@@ -84,24 +110,48 @@ def noisy_tile(
     network: Exportable, clean: npt.NDArray[np.float32], level: str, rng: np.random.Generator
 ) -> dict[str, npt.NDArray[np.float32]]:
     """A network's inputs for one clean tile (C, h, w) with the noise of a level on it."""
+    return network.with_gates(noisy_frame(network, clean, level, rng))
+
+
+def noisy_frame(
+    network: Exportable, clean: npt.NDArray[np.float32], level: str, rng: np.random.Generator
+) -> dict[str, npt.NDArray[np.float32]]:
+    """The same without gates: what the network takes in torch."""
     shot, read = LEVELS[level]
     if network.task == "raw":
         noisy = noisy_samples(clean, shot, read, rng)[None]
-        return network.inputs(noisy, variance_map(noisy, shot, read))
+        return network.frame(noisy, variance_map(noisy, shot, read))
     linear = noisy_samples(np.power(clean, _GAMMA), shot, read, rng)[None]
-    return network.inputs(np.power(np.clip(linear, 0, 1), 1 / _GAMMA))
+    return network.frame(np.power(np.clip(linear, 0, 1), 1 / _GAMMA))
+
+
+def judging_tiles(
+    network: Exportable, folder: Path, pattern: str = "*"
+) -> list[npt.NDArray[np.float32]]:
+    """The clean tiles of a folder that judge a network, as ``read_clean_tiles`` gives them.
+
+    As many as one pass over them takes no more than MOST_MACS, but at least 2.
+    """
+    samples = _SIDE * _SIDE * (4 if network.task == "raw" else 1)
+    affordable = MOST_MACS / (1000 * network.kmac_per_sample * samples)
+    most = max(2, min(MOST_PICTURES, int(affordable)))
+    return read_clean_tiles(folder, network.task, pattern, most)
 
 
 def read_clean_tiles(
-    folder: Path, task: Literal["raw", "srgb"] = "raw", pattern: str = "*"
+    folder: Path,
+    task: Literal["raw", "srgb"] = "raw",
+    pattern: str = "*",
+    most: int = MOST_PICTURES,
 ) -> list[npt.NDArray[np.float32]]:
     """A clean tile of each photograph of a folder, float32.
 
     (4, h, w) packed planes, normalised, for RAW, (3, h, w) in [0, 1] for sRGB; h and w even. At
-    most MOST_PICTURES of those whose name matches, spread over the folder.
+    most ``most`` of those whose name matches, spread over the folder.
 
     Raises:
-        InputError: where the folder holds fewer than two pictures, or one cannot be read.
+        InputError: where the folder holds fewer than two pictures, or one cannot be read or is
+            smaller than SSIM's window.
     """
     suffixes = {".jpg", ".jpeg", ".png", ".webp"}
     paths = sorted(path for path in folder.glob(pattern) if path.suffix.lower() in suffixes)
@@ -112,19 +162,22 @@ def read_clean_tiles(
             met=len(paths),
             wanted="at least 2",
         )
-    return [
-        _clean_tile(load_photograph(path), task)
-        for path in paths[:: -(-len(paths) // MOST_PICTURES)]
-    ]
+    return [_clean_tile(path, task) for path in paths[:: -(-len(paths) // most)]]
 
 
-def _clean_tile(
-    codes: npt.NDArray[np.uint8], task: Literal["raw", "srgb"]
-) -> npt.NDArray[np.float32]:
+def _clean_tile(path: Path, task: Literal["raw", "srgb"]) -> npt.NDArray[np.float32]:
     """The most detailed tile of a picture that is first reduced to about 512 on the shorter side.
 
     Dense texture under little noise has the largest activations, which INT8 clips.
     """
+    codes = load_photograph(path)
+    if min(codes.shape[:2]) < _LEAST_SIDE:
+        raise InputError(
+            "too small a photograph to measure a loss on",
+            subject=path,
+            met=f"{codes.shape[1]}x{codes.shape[0]} pixels",
+            wanted=f"at least {_LEAST_SIDE} on each side",
+        )
     reduction = max(1, min(codes.shape[:2]) // 512)
     height, width = (extent // reduction * reduction for extent in codes.shape[:2])
     blocks = codes[:height, :width].reshape(

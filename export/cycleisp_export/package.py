@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 import onnx
 
 from cycleisp_export.card import model_card
 from cycleisp_export.exportable import Exportable, exportable
 from cycleisp_export.folder import write_folder
 from cycleisp_export.graph import OPSET
-from cycleisp_export.loss import read_clean_tiles
-from cycleisp_export.precisions import LowerPrecisions, lower_precisions, stated_on
+from cycleisp_export.loss import judging_tiles
+from cycleisp_export.precisions import LowerPrecisions, Reducer, calibration_set, lower_precisions
 from cycleisp_export.quality import benchmark_quality, measured_quality
 from cycleisp_export.report_page import report_documents
 from cycleisp_export.trained import Trained, load_trained
@@ -27,6 +29,7 @@ from cycleisp_export.verify import (
     measured_halo,
     parity,
 )
+from cycleisp_export.watch import Watch, nobody
 from cycleisp_runtime.bundle import (
     Bundle,
     BundleRecord,
@@ -84,10 +87,12 @@ class Exported:
     Attributes:
         bundle: read back from its place.
         parity: how far its FP32 is from torch.
+        photographs: that its quality was measured on; None where it was on record.
     """
 
     bundle: Bundle
     parity: Parity
+    photographs: int | None
 
 
 def export_model(
@@ -99,6 +104,7 @@ def export_model(
     photographs: Path | None,
     force: bool,
     lower: LowerPrecisions | None = None,
+    watch: Watch = nobody,
 ) -> Exported:
     """The bundle of a denoiser of any size, written to ``output``, a folder NAME.bundle.
 
@@ -108,13 +114,16 @@ def export_model(
         origin: what the record says of data and licences.
         quality: figures that benchmarks/quality.py wrote about a bundle of this name and of these
             weights; None for the run's own last validation.
-        photographs: folder of clean ones to measure the quality on, where there is neither.
+        photographs: folder of clean ones, none of which trained or calibrates the network, to
+            measure losses on, and the quality where there is neither; None where nothing is
+            measured.
         force: replace a bundle that stands there.
         lower: what to export beside FP32; None for nothing.
+        watch: told how far measurements are.
 
     Raises:
-        SettingsError: where the name, or what is said of the data, suits no bundle, or there is
-            nothing to state a quality from.
+        SettingsError: where the name, or what is said of the data, suits no bundle, or photographs
+            or a calibration set are missing.
         InputError: where a file is missing, damaged or of another network, or the figures are not
             of these weights, or photographs or tiles cannot be read.
         OutputError: where ``output`` exists and ``force`` is off, or cannot be written.
@@ -128,16 +137,26 @@ def export_model(
     name = output.stem
     trained = load_trained(source)
     model = exportable(trained.network)
-    figures = _quality(trained, model, name, quality, photographs)
+    clean = None if photographs is None else judging_tiles(model, photographs)
+    calibration = None if lower is None else calibration_set(model, lower)
+    if lower is not None and clean is None:
+        raise SettingsError(
+            "the loss of FP16 and INT8 is measured on photographs",
+            hint="give a folder of clean ones with --photographs",
+        )
+    figures = _quality(trained, model, name, quality, clean, watch)
     license_name = origin.license or trained.terms or "Apache-2.0"
     metadata = _metadata(name, trained, model, license_name)
 
-    fp32 = _exact(model, metadata)
+    fp32 = _exact(model, metadata, watch)
     files = {"fp32.onnx": fp32.network}
     precisions: dict[Precision, ModelFile] = {"fp32": _model_file("fp32.onnx", fp32.network)}
     protos: dict[Precision, onnx.ModelProto] = {"fp32": onnx.load_from_string(fp32.network)}
-    if lower is not None:
-        for precision, reduced in lower_precisions(model, metadata, trained.noise_range, lower):
+    stated = None
+    if lower is not None and clean is not None:
+        reducer = Reducer(model, metadata, trained.noise_range, clean, watch)
+        stated = reducer.stated
+        for precision, reduced in lower_precisions(reducer, lower, calibration):
             protos[precision] = reduced.proto
             file, network = f"{precision}.onnx", _encoded(reduced.proto)
             files[file] = network
@@ -174,10 +193,12 @@ def export_model(
         quality=figures,
     )
     settings = None if trained.run is None else trained.run.settings
-    documents = {"card.md": model_card(record, settings, fp32.parity).encode()}
-    if lower is not None and lower.photographs is not None:
-        clean = stated_on(read_clean_tiles(lower.photographs, model.task))
-        documents |= report_documents(model, record, protos, clean)
+    on_record = quality is not None or trained.run is not None
+    photographs_judged = None if on_record or clean is None else len(clean)
+    card = model_card(record, settings, fp32.parity, photographs_judged)
+    documents = {"card.md": card.encode()}
+    if stated is not None:
+        documents |= report_documents(record, protos, stated, watch)
     listed = tuple(
         ListedFile(file=file, sha256=_sha256(content), bytes=len(content))
         for file, content in documents.items()
@@ -185,19 +206,24 @@ def export_model(
     record = msgspec.structs.replace(record, documents=listed)
     _check_record(record)
     write_folder(output, files | documents | {"bundle.json": encode(record)}, force=force)
-    return Exported(Bundle.load(output), fp32.parity)
+    return Exported(Bundle.load(output), fp32.parity, photographs_judged)
 
 
 def _quality(
-    trained: Trained, model: Exportable, name: str, figures: Path | None, photographs: Path | None
+    trained: Trained,
+    model: Exportable,
+    name: str,
+    figures: Path | None,
+    clean: Sequence[npt.NDArray[np.float32]] | None,
+    watch: Watch,
 ) -> tuple[Quality, ...]:
     """Of the benchmark, else of the run, else of these photographs."""
     if figures is not None:
         return benchmark_quality(figures, name, trained.weights_sha256)
     if trained.run is not None:
         return trained.run.quality
-    if photographs is not None:
-        return measured_quality(model, read_clean_tiles(photographs, model.task))
+    if clean is not None:
+        return measured_quality(model, clean, watch)
     raise SettingsError(
         "weights without a run have no quality on record",
         hint="give clean photographs to measure it on with --photographs",
@@ -238,14 +264,14 @@ class _Exact:
     parity: Parity
 
 
-def _exact(model: Exportable, metadata: Mapping[str, str]) -> _Exact:
+def _exact(model: Exportable, metadata: Mapping[str, str], watch: Watch) -> _Exact:
     proto = model.graph(metadata)
     check_graph(proto)
     graph = OnnxGraph(proto)
     statistics = model.statistics(metadata)
     if statistics is None:
         agreement = parity(model, graph)
-        return _Exact(_encoded(proto), None, measured_halo(model, graph), None, agreement)
+        return _Exact(_encoded(proto), None, measured_halo(model, graph, watch), None, agreement)
     check_graph(statistics)
     gates, encoded = OnnxGraph(statistics), _encoded(statistics)
     agreement = parity(model, graph, gates)
@@ -255,7 +281,8 @@ def _exact(model: Exportable, metadata: Mapping[str, str]) -> _Exact:
         decimation=DECIMATION,
         agreement_db=round(gates_agreement(model, graph, gates, DECIMATION), 1),
     )
-    return _Exact(_encoded(proto), encoded, measured_halo(model, graph), pooling, agreement)
+    halo = measured_halo(model, graph, watch)
+    return _Exact(_encoded(proto), encoded, halo, pooling, agreement)
 
 
 def _model_file(file: str, network: bytes, reduction: Reduction | None = None) -> ModelFile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -18,11 +19,13 @@ from cycleisp_export.cpu_int8 import cpu_int8_graph, rounded_tensors
 from cycleisp_export.exportable import Exportable, exportable
 from cycleisp_export.fine_tuning import FineTuning, fine_tuned, stage_of_run
 from cycleisp_export.graph import NumberTypes
-from cycleisp_export.half_range import check_half_range, nodes_beyond_half
-from cycleisp_export.layer_choice import choose_layers, over_budget
-from cycleisp_export.loss import Graph, JudgedTiles, Losses, read_clean_tiles
+from cycleisp_export.half_range import check_half_range, hard_frames, nodes_beyond_half
+from cycleisp_export.layer_choice import NARROWER, choose_layers, over_budget
+from cycleisp_export.loss import Graph, JudgedTiles, Losses
+from cycleisp_export.modelopt import modelopt_steps
 from cycleisp_export.typed_graph import TypedGraph
 from cycleisp_export.verify import OnnxGraph, check_graph
+from cycleisp_export.watch import Watch, nobody
 from cycleisp_runtime.bundle import NoiseRange, Reduction
 from cycleisp_runtime.errors import SettingsError
 
@@ -31,10 +34,11 @@ __all__ = [
     "Calibrated",
     "LowerPrecision",
     "LowerPrecisions",
+    "RangeMethod",
     "Reduced",
     "Reducer",
+    "calibration_set",
     "lower_precisions",
-    "stated_on",
 ]
 
 FP16_MOST_LOSS_DB = 0.02
@@ -44,6 +48,9 @@ _CHOICE_SHARE = 0.75
 
 LowerPrecision = Literal["fp16", "int8", "int8-cpu"]
 
+RangeMethod = CalibrationMethod | Literal["modelopt"]
+"""Our own, or NVIDIA's."""
+
 
 @dataclass(frozen=True)
 class LowerPrecisions:
@@ -51,8 +58,6 @@ class LowerPrecisions:
 
     Attributes:
         precisions: which.
-        photographs: folder of clean photographs, none of which trained or calibrates the network,
-            to measure losses on.
         calibration: set that ``cycleisp calibrate set`` made, which INT8 needs.
         method: how the range of activations comes of it.
         max_loss_db: what INT8 may lose at any noise level.
@@ -61,9 +66,8 @@ class LowerPrecisions:
     """
 
     precisions: tuple[LowerPrecision, ...]
-    photographs: Path | None
     calibration: Path | None
-    method: CalibrationMethod
+    method: RangeMethod
     max_loss_db: float
     progress: Callable[[str], None]
     fine_tuning: FineTuning | None = None
@@ -92,51 +96,47 @@ class Calibrated:
     origin: str
 
 
+def calibration_set(network: Exportable, wanted: LowerPrecisions) -> CalibrationSet | None:
+    """What INT8 is calibrated with; None where no INT8 is wanted.
+
+    Raises:
+        SettingsError: where the set is missing.
+        InputError: where it cannot be read.
+        CalibrationError: where it is of another kind of network.
+    """
+    if not set(wanted.precisions) & {"int8", "int8-cpu"}:
+        return None
+    if wanted.calibration is None:
+        raise SettingsError(
+            "INT8 needs a calibration set",
+            hint="make one by cycleisp calibrate set and give it with --calibration",
+        )
+    return load_calibration_set(wanted.calibration, task=network.task)
+
+
 def lower_precisions(
-    network: Exportable,
-    metadata: Mapping[str, str],
-    noise: NoiseRange | None,
-    wanted: LowerPrecisions,
+    reducer: Reducer, wanted: LowerPrecisions, tiles: CalibrationSet | None
 ) -> Iterator[tuple[LowerPrecision, Reduced]]:
     """Every wanted precision of a network.
 
     Args:
-        network: float32 weights on the CPU.
-        metadata: written into every file.
-        noise: that training covered; None for a network that is told of none.
-        wanted: what, made of and judged by what.
+        reducer: of the network.
+        wanted: what, made how.
+        tiles: the ``calibration_set``.
 
     Raises:
-        SettingsError: where photographs are missing, or for INT8 the calibration set, or the
-            network is one that is neither quantised nor fine-tuned.
-        InputError: where one of them cannot be read.
-        CalibrationError: where the set is of another kind of network, or does not determine steps.
+        SettingsError: where the network is one that is not fine-tuned, or its run's data or
+            ModelOpt is missing.
+        InputError: where the run's data cannot be read.
+        CalibrationError: where the set does not determine steps.
         BackendError: where a precision leaves its range or budget.
     """
-    if wanted.photographs is None:
-        raise SettingsError(
-            "the loss of FP16 and INT8 is measured on photographs",
-            hint="give a folder of clean ones with --photographs",
-        )
-    tiles = None
-    if set(wanted.precisions) & {"int8", "int8-cpu"}:
-        if wanted.calibration is None:
-            raise SettingsError(
-                "INT8 needs a calibration set",
-                hint="make one by cycleisp calibrate set and give it with --calibration",
-            )
-        if network.tensors.gates is not None:
-            raise SettingsError(
-                "INT8 is for edge networks, which do not pool over the frame",
-                hint="export this one at fp32 and fp16",
-            )
-        tiles = load_calibration_set(wanted.calibration, task=network.task)
-    clean = read_clean_tiles(wanted.photographs, network.task)
-    reducer = Reducer(network, metadata, noise, clean)
     if "fp16" in wanted.precisions:
         yield "fp16", reducer.half()
     if tiles is None:
         return
+    if wanted.method == "modelopt":
+        wanted.progress("NVIDIA ModelOpt calibrates, which takes minutes")
     calibrated = reducer.calibrated(tiles, wanted.method)
     if wanted.fine_tuning is not None:
         calibrated = reducer.fine_tuned(calibrated, wanted.fine_tuning, wanted.progress)
@@ -146,11 +146,6 @@ def lower_precisions(
         yield "int8-cpu", reducer.cpu_int8(calibrated, wanted.max_loss_db, wanted.progress)
 
 
-def stated_on(clean: Sequence[npt.NDArray[np.float32]]) -> Sequence[npt.NDArray[np.float32]]:
-    """Every second tile: what losses are stated on. Layers are chosen on the others."""
-    return clean[1::2]
-
-
 class Reducer:
     """Makes lower precisions of one network, and refuses those that cost too much.
 
@@ -158,8 +153,12 @@ class Reducer:
         network: float32 weights on the CPU.
         metadata: written into every file.
         noise: that training covered; None for a network that is told of none.
-        clean: clean tiles of photographs, as ``read_clean_tiles`` gives them, at least two. Every
+        clean: clean tiles of photographs, as ``judging_tiles`` gives them, at least two. Every
             second one is what losses are stated on; layers are chosen on the others.
+        watch: told how far measurements are.
+
+    Attributes:
+        stated: the tiles that losses are stated on.
     """
 
     def __init__(
@@ -168,15 +167,24 @@ class Reducer:
         metadata: Mapping[str, str],
         noise: NoiseRange | None,
         clean: Sequence[npt.NDArray[np.float32]],
+        watch: Watch = nobody,
     ) -> None:
-        self._network, self._metadata, self._noise = network, metadata, noise
+        self._network, self._metadata = network, metadata
+        self._narrower = NARROWER if network.task == "raw" else ()
+        self._clean, self._watch = clean, watch
         proto = network.graph(metadata)
         self._layers = rounded_tensors(proto)
         self._typed = TypedGraph(proto)
-        self._single = frozenset(nodes_beyond_half(network, self._typed, proto, noise))
-        reference = OnnxGraph(proto)
-        self._choice = JudgedTiles(network, clean[::2], reference)
-        self._stated = JudgedTiles(network, stated_on(clean), reference)
+        self._hard = list(hard_frames(network, noise))
+        beyond = nodes_beyond_half(network, self._typed, proto, self._hard, watch)
+        self._single = frozenset(beyond)
+        self._reference = OnnxGraph(proto)
+        self.stated = JudgedTiles(network, clean[1::2], self._reference, watch)
+
+    @cached_property
+    def _choice(self) -> JudgedTiles:
+        """The tiles that layers are chosen on, of which FP16 has no need."""
+        return JudgedTiles(self._network, self._clean[::2], self._reference, self._watch)
 
     def half(self) -> Reduced:
         """FP16 in the features, computed with true FP16 values.
@@ -188,7 +196,7 @@ class Reducer:
         reduction = self._judged("FP16", TypedGraph(proto), FP16_MOST_LOSS_DB)
         return Reduced(proto, self._with_kept(reduction, {}))
 
-    def calibrated(self, tiles: CalibrationSet, method: CalibrationMethod) -> Calibrated:
+    def calibrated(self, tiles: CalibrationSet, method: RangeMethod) -> Calibrated:
         """The network as it is, with steps for INT8.
 
         Args:
@@ -196,10 +204,16 @@ class Reducer:
             method: how steps come of them.
 
         Raises:
+            SettingsError: where ModelOpt is to be used and is not installed.
             CalibrationError: where the tiles do not determine the steps.
         """
         tensors = {tensor for pair in self._layers.values() for tensor in pair}
-        steps = activation_steps(self._typed, sorted(tensors), tiles.arrays, method)
+        inputs = self._network.with_gates(tiles.arrays)
+        if method == "modelopt":
+            proto = self._network.graph(self._metadata)
+            steps = modelopt_steps(proto, sorted(tensors), inputs)
+        else:
+            steps = activation_steps(self._typed, sorted(tensors), inputs, method, self._watch)
         return Calibrated(self._network, steps, f"{method}, set {tiles.record.sha256}")
 
     def fine_tuned(
@@ -253,6 +267,7 @@ class Reducer:
             calibrated.steps,
             _CHOICE_SHARE * max_loss_db,
             progress,
+            self._narrower,
         )
         proto = self._half_graph(calibrated.network, steps_of(choice.layers, choice.steps))
         reduction = self._judged("INT8", OnnxGraph(proto), max_loss_db, calibrated.origin)
@@ -278,6 +293,7 @@ class Reducer:
             calibrated.steps,
             _CHOICE_SHARE * max_loss_db,
             progress,
+            self._narrower,
         )
         proto = rounded(choice.layers, choice.steps)
         check_graph(proto)
@@ -289,17 +305,17 @@ class Reducer:
         types = NumberTypes(half=True, single=self._single, steps=steps)
         proto = network.graph(self._metadata, types)
         check_graph(proto)
-        check_half_range(network, TypedGraph(proto), self._noise)
+        check_half_range(TypedGraph(proto), self._hard, self._watch)
         return proto
 
     def _judged(
         self, what: str, graph: Graph, budget: float, calibration: str | None = None
     ) -> Reduction:
-        mean, worst = self._stated.losses(graph)
+        mean, worst = self.stated.losses(graph)
         if not max(mean.values()) <= budget:  # so that NaN is refused
             raise over_budget(what, mean, budget)
         return Reduction(
-            photographs=self._stated.pictures,
+            photographs=len(self.stated.clean),
             loss_db=_rounded(mean),
             worst_loss_db=_rounded(worst),
             kept={},

@@ -16,7 +16,8 @@ from cycleisp.evaluation.metrics import psnr
 from cycleisp.noise import LEVELS
 from cycleisp_export.exportable import Exportable
 from cycleisp_export.graph import NOISY
-from cycleisp_export.loss import noisy_tile
+from cycleisp_export.loss import noisy_frame
+from cycleisp_export.watch import Watch, nobody
 from cycleisp_runtime.bundle import Quality
 from cycleisp_runtime.errors import InputError
 
@@ -107,25 +108,27 @@ def _level_quality(
 
 
 def measured_quality(
-    model: Exportable, clean: Sequence[npt.NDArray[np.float32]]
+    model: Exportable, clean: Sequence[npt.NDArray[np.float32]], watch: Watch = nobody
 ) -> tuple[Quality, ...]:
     """Mean PSNR of the network in torch per level, output clipped to [0, 1].
 
     Args:
         model: the network.
-        clean: tiles that ``loss.read_clean_tiles`` gives for its task.
+        clean: tiles that ``loss.judging_tiles`` gives for it.
+        watch: called after every tile.
     """
-    return tuple(_measured_level(model, clean, level) for level in LEVELS)
+    return tuple(_measured_level(model, clean, level, watch) for level in LEVELS)
 
 
 def _measured_level(
-    model: Exportable, clean: Sequence[npt.NDArray[np.float32]], level: str
+    model: Exportable, clean: Sequence[npt.NDArray[np.float32]], level: str, watch: Watch
 ) -> Quality:
     before, after = [], []
     for index, tile in enumerate(clean):
-        inputs = noisy_tile(model, tile, level, np.random.default_rng(index))
-        before.append(psnr(np.clip(inputs[NOISY][0], 0, 1), tile))
-        after.append(psnr(np.clip(model.denoise(inputs)[0], 0, 1), tile))
+        frame = noisy_frame(model, tile, level, np.random.default_rng(index))
+        before.append(psnr(np.clip(frame[NOISY][0], 0, 1), tile))
+        after.append(psnr(np.clip(model.denoise(frame)[0], 0, 1), tile))
+        watch(f"quality at {level} noise", len(after), len(clean))
     return Quality(
         level=level,
         shot=LEVELS[level][0] if model.task == "raw" else None,

@@ -20,11 +20,12 @@ from PIL import Image
 from cycleisp.evaluation.metrics import psnr, ssim
 from cycleisp.noise import LEVELS
 from cycleisp.synthesis.pictures import viewable
-from cycleisp_export.exportable import Exportable
+from cycleisp_export.graph import NOISY
 from cycleisp_export.layer_snr import LayerSnr, layer_snr
-from cycleisp_export.loss import Graph, noisy_tile
+from cycleisp_export.loss import Graph, JudgedTiles
 from cycleisp_export.typed_graph import TypedGraph
 from cycleisp_export.verify import OnnxGraph
+from cycleisp_export.watch import Watch, nobody
 from cycleisp_runtime.bundle import BundleRecord, Precision
 
 __all__ = ["Crop", "LevelQuality", "PrecisionReport", "Report", "Similarity", "measure_report"]
@@ -123,42 +124,39 @@ class Crop:
 
 
 def measure_report(
-    network: Exportable,
     record: BundleRecord,
     protos: Mapping[Precision, onnx.ModelProto],
-    clean: Sequence[_Planes],
+    tiles: JudgedTiles,
+    watch: Watch = nobody,
 ) -> tuple[Report, list[Crop]]:
     """The report of a bundle that is about to be written, and the crops that go with it.
 
     Args:
-        network: says what its inputs are.
         record: of the bundle, with all its precisions.
         protos: the graph of every precision.
-        clean: (C, h, w) float32 each, h and w at least 11: packed planes, normalised, or sRGB.
+        tiles: what losses are stated on.
+        watch: called after every tile and every precision.
     """
     graphs = {name: _as_computed(name, proto) for name, proto in protos.items()}
-    judged, crops = _judged(network, graphs, clean)
-    tiles = [
-        noisy_tile(network, truth, level, np.random.default_rng(index))
-        for level in LEVELS
-        for index, truth in enumerate(clean[:_SNR_TILES])
-    ]
+    judged, crops = _judged(graphs, tiles, watch)
+    compared = [inputs for of_level in tiles.inputs.values() for inputs in of_level[:_SNR_TILES]]
     precisions = {}
-    for name, proto in protos.items():
+    for count, (name, proto) in enumerate(protos.items(), 1):
         file = record.precisions[name]
         precisions[name] = PrecisionReport(
             bytes=file.bytes,
             opset=file.opset,
             quality=judged[name],
             kept={} if file.reduction is None else dict(file.reduction.kept),
-            layers=() if name == "fp32" else tuple(layer_snr(protos["fp32"], proto, tiles)),
+            layers=() if name == "fp32" else tuple(layer_snr(protos["fp32"], proto, compared)),
         )
+        watch("layers", count, len(protos))
     report = Report(
         format="cycleisp-report/1",
         model=record.name,
         task=record.task,
         weights_sha256=record.provenance.weights_sha256,
-        photographs=len(clean),
+        photographs=len(tiles.clean),
         noisy=judged["noisy"],
         precisions=precisions,
     )
@@ -166,24 +164,25 @@ def measure_report(
 
 
 def _judged(
-    network: Exportable, graphs: Mapping[Precision, Graph], clean: Sequence[_Planes]
+    graphs: Mapping[Precision, Graph], tiles: JudgedTiles, watch: Watch
 ) -> tuple[dict[str, dict[str, LevelQuality]], list[Crop]]:
     """Quality of "noisy" and of every precision by level, and crops of some of the photographs."""
     judged: dict[str, dict[str, LevelQuality]] = {name: {} for name in ("noisy", *graphs)}
     crops: list[Crop] = []
-    shown = range(0, len(clean), max(1, len(clean) // _CROPS))[:_CROPS]
+    count = len(tiles.clean)
+    shown = range(0, count, max(1, count // _CROPS))[:_CROPS]
     for level in LEVELS:
         to_clean: dict[str, list[tuple[float, float]]] = {name: [] for name in judged}
         to_fp32: dict[str, list[tuple[float, float]]] = {name: [] for name in judged}
-        for index, truth in enumerate(clean):
-            inputs = noisy_tile(network, truth, level, np.random.default_rng(index))
-            outputs = {"noisy": inputs[network.tensors.noisy][0].clip(0, 1)}
+        for index, (truth, inputs) in enumerate(zip(tiles.clean, tiles.inputs[level], strict=True)):
+            outputs = {"noisy": inputs[NOISY][0].clip(0, 1)}
             outputs |= {name: graph(inputs)[0].clip(0, 1) for name, graph in graphs.items()}
             for name, output in outputs.items():
                 to_clean[name].append(_psnr_and_ssim(output, truth))
                 to_fp32[name].append(_psnr_and_ssim(output, outputs["fp32"]))
             if index in shown:
                 crops.append(_crop(shown.index(index) + 1, level, {**outputs, "clean": truth}))
+            watch(f"report at {level} noise", index + 1, count)
         for name, by_level in judged.items():
             by_level[level] = LevelQuality(_mean(to_clean[name]), _mean(to_fp32[name]))
     return judged, crops

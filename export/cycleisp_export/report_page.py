@@ -7,12 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 import onnx
 
-from cycleisp_export.exportable import Exportable
+from cycleisp_export.loss import JudgedTiles
 from cycleisp_export.report import Crop, Report, measure_report
+from cycleisp_export.watch import Watch
 from cycleisp_runtime.bundle import BundleRecord, Precision
 from cycleisp_runtime.charts import Series, line_chart
 from cycleisp_runtime.html_page import html_page
@@ -53,13 +52,13 @@ cut();
 
 
 def report_documents(
-    network: Exportable,
     record: BundleRecord,
     protos: Mapping[Precision, onnx.ModelProto],
-    clean: Sequence[npt.NDArray[np.float32]],
+    tiles: JudgedTiles,
+    watch: Watch,
 ) -> dict[str, bytes]:
     """The report of a bundle, for programs and for people, by file name; arguments as measured."""
-    report, crops = measure_report(network, record, protos, clean)
+    report, crops = measure_report(record, protos, tiles, watch)
     figures = msgspec.json.format(msgspec.json.encode(report), indent=1)
     return {"report.json": figures + b"\n", "report.html": report_page(report, crops).encode()}
 

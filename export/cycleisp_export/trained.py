@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from torch import nn
@@ -28,7 +29,9 @@ _SETTINGS: dict[str, type[RawDenoiserSettings | SrgbDenoiserSettings]] = {
 }
 """Of the stage that trains a denoiser, by its name."""
 
-_MOST_TERMS_BYTES = 1 << 16
+_MOST_FACTS_BYTES = 1 << 16
+
+_Facts = TypeVar("_Facts", bound=msgspec.Struct)
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Trained:
     Attributes:
         network: float32 weights on the CPU, ready to be applied.
         weights_sha256: of the file of weights.
-        date: of that file, YYYY-MM-DD.
+        date: the day their run ended, YYYY-MM-DD; where none is on record, the file's.
         noise_range: that training covered; None for sRGB. Weights that come without a run are taken
             to be trained as in the paper.
         run: None for a file of weights alone.
@@ -74,6 +77,12 @@ class _Imported(msgspec.Struct):
     """What is needed of NAME.json, which ``cycleisp weights import`` writes beside the weights."""
 
     terms: str
+
+
+class _Provenance(msgspec.Struct):
+    """What is needed of ``provenance.json``, which ``cycleisp train`` writes into its folder."""
+
+    ended: dt.date | None = None
 
 
 def load_trained(source: Path) -> Trained:
@@ -101,14 +110,14 @@ def load_trained(source: Path) -> Trained:
         if run is not None and isinstance(run.settings, RawDenoiserSettings):
             low, high = run.settings.shot_low, run.settings.shot_high
         noise_range = NoiseRange(shot_min=low, shot_max=high)
-    written = datetime.fromtimestamp(weights.stat().st_mtime, timezone.utc)
+    imported = None if source.is_dir() else _beside(weights.with_suffix(".json"), _Imported)
     return Trained(
         network=load_network(weights, name),
         weights_sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
-        date=written.date().isoformat(),
+        date=_date(weights).isoformat(),
         noise_range=noise_range,
         run=run,
-        terms=None if source.is_dir() else _terms(weights.with_suffix(".json")),
+        terms=None if imported is None else imported.terms,
     )
 
 
@@ -137,16 +146,24 @@ def _run(folder: Path, name: str) -> Run:
     )
 
 
-def _terms(path: Path) -> str | None:
-    """The licence in what an import wrote; None where no import wrote anything."""
-    if not path.exists():
-        return None
+def _date(weights: Path) -> dt.date:
+    provenance = _beside(weights.with_name("provenance.json"), _Provenance)
+    if provenance is not None and provenance.ended is not None:
+        return provenance.ended
+    written = weights.stat().st_mtime
+    return dt.datetime.fromtimestamp(written, dt.timezone.utc).date()
+
+
+def _beside(path: Path, kind: type[_Facts]) -> _Facts | None:
+    """The facts in a file beside weights; None where there is no such file."""
     try:
         with path.open("rb") as file:
-            return msgspec.json.decode(file.read(_MOST_TERMS_BYTES), type=_Imported).terms
+            return msgspec.json.decode(file.read(_MOST_FACTS_BYTES), type=kind)
+    except FileNotFoundError:
+        return None
     except (OSError, msgspec.DecodeError) as error:
         raise InputError(
-            "not what cycleisp weights import writes beside weights",
+            "not what cycleisp writes beside weights",
             subject=path,
-            hint="import the weights again",
+            hint="import the weights again, or take the file away",
         ) from error

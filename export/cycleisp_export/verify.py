@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import onnxruntime
 from cycleisp.evaluation.metrics import psnr
 from cycleisp_export.exportable import Exportable, Inputs, Samples
 from cycleisp_export.graph import GATES, NOISE_SCALE, OPSET
+from cycleisp_export.watch import Watch, nobody
 from cycleisp_runtime.bundle import Halo
 from cycleisp_runtime.errors import BackendError
 from cycleisp_runtime.onnx_file import MOST_CONSTANT_BYTES, OPERATORS
@@ -127,12 +127,14 @@ def parity(model: Exportable, graph: OnnxGraph, statistics: OnnxGraph | None = N
     absolute, of_noise = 0.0, 0.0
     for batch, *sides in PARITY_SHAPES:
         height, width = (side * model.multiple_of for side in sides)
-        for level, inputs in model.frames(rng, batch, height, width):
-            expected = model.denoise(inputs)
-            gates = {} if statistics is None else {GATES: statistics(inputs)}
-            difference = np.abs(graph(inputs | gates) - expected)
+        for level, frame in model.frames(rng, batch, height, width):
+            if statistics is None:
+                inputs = model.with_gates(frame)
+            else:
+                inputs = {**frame, GATES: statistics(frame)}
+            difference = np.abs(graph(inputs) - model.denoise(frame))
             apart = float(difference.max())
-            relative = float((difference / inputs.get(NOISE_SCALE, np.inf)).max())
+            relative = float((difference / frame.get(NOISE_SCALE, np.inf)).max())
             if not (apart <= PARITY_TOLERANCE and relative <= NOISE_TOLERANCE):  # NaN is refused
                 raise BackendError(
                     "the exported graph does not compute what the network computes",
@@ -144,13 +146,18 @@ def parity(model: Exportable, graph: OnnxGraph, statistics: OnnxGraph | None = N
     return Parity(absolute, None if model.tensors.noise_scale is None else of_noise)
 
 
-def measured_halo(model: Exportable, graph: OnnxGraph) -> Halo:
+def measured_halo(model: Exportable, graph: OnnxGraph, watch: Watch = nobody) -> Halo:
     """The smallest even halos at which a tile agrees with the frame to 90 and to 120 dB, peak 1.
 
     Found by bisection, on frames of random discs at the three noise levels, with that noise and
     without it: a network that is told of more noise than there is looks farthest. The exact one is
     the receptive field; where the network pools it holds for tiles that are given the same gates,
     and the record has none.
+
+    Args:
+        model: the network.
+        graph: of it.
+        watch: called after every halo that was tried, with the most that it can take.
 
     Raises:
         BackendError: where even that one does not reach 120 dB.
@@ -163,19 +170,25 @@ def measured_halo(model: Exportable, graph: OnnxGraph) -> Halo:
     rng = np.random.default_rng(1)
     frames: list[tuple[Inputs, Samples]] = []
     for noise in (True, False):
-        for level, inputs in model.frames(rng, 1, *[2 * margin + core] * 2, noise=noise):
+        for level, frame in model.frames(rng, 1, *[2 * margin + core] * 2, noise=noise):
             if level == "middle" or not costly:
+                inputs = model.with_gates(frame)
                 frames.append((inputs, graph(inputs)[..., middle, middle]))
 
-    @functools.cache
-    def agreement(halo: int) -> float:
-        cut = slice(middle.start - halo, middle.stop + halo)
-        kept = slice(halo, halo + core)
-        return min(
-            psnr(graph(_tile(inputs, cut))[..., kept, kept], whole) for inputs, whole in frames
-        )
-
     widest = 2 * math.ceil(exact / 2)
+    most_tried = 1 + 2 * math.ceil(math.log2(widest // 2 + 1))
+    tried: dict[int, float] = {}
+
+    def agreement(halo: int) -> float:
+        if halo not in tried:
+            cut = slice(middle.start - halo, middle.stop + halo)
+            kept = slice(halo, halo + core)
+            tried[halo] = min(
+                psnr(graph(_tile(inputs, cut))[..., kept, kept], whole) for inputs, whole in frames
+            )
+            watch("context of tiles", len(tried), most_tried)
+        return tried[halo]
+
     if agreement(widest) < 120:
         raise BackendError(
             "tiles do not agree with the frame",
@@ -212,8 +225,8 @@ def gates_agreement(
     every_nth = slice(None, None, decimation)
     rng = np.random.default_rng(3)
     return min(
-        psnr(graph(inputs | {GATES: statistics(_tile(inputs, every_nth))}), graph(inputs))
-        for _, inputs in model.frames(rng, 1, AGREEMENT_SIDE, AGREEMENT_SIDE)
+        psnr(graph({**frame, GATES: statistics(_tile(frame, every_nth))}), model.denoise(frame))
+        for _, frame in model.frames(rng, 1, AGREEMENT_SIDE, AGREEMENT_SIDE)
     )
 
 

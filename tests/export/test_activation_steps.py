@@ -43,10 +43,10 @@ def test_methods_give_a_step_to_every_tensor(
         assert 0 < steps["entropy"][name] <= steps["minmax"][name]
     # The signal is clipped at 4 noise scales, which is no rare value; features have long tails.
     assert steps["percentile"]["cells"] == pytest.approx(4 / 127, rel=1e-3)
-    assert steps["percentile"]["group1.block0"] < 0.7 * steps["minmax"]["group1.block0"]
+    assert steps["percentile"]["group1.block0"] < 0.8 * steps["minmax"]["group1.block0"]
 
 
-def test_the_percentile_is_one_of_magnitudes(
+def test_the_tile_that_reaches_furthest_decides_the_percentile(
     trained: EdgeDenoiser, calibration: CalibrationSet
 ) -> None:
     proto = edge_graph(trained, {})
@@ -55,14 +55,19 @@ def test_the_percentile_is_one_of_magnitudes(
 
     def observe(name: str, tensor: Tensor) -> None:
         if name == "body":
-            magnitudes.append(tensor.abs().numpy().ravel())
+            magnitudes.extend(tensor.abs().flatten(1).numpy())
 
     graph(tiles, observe=observe)
-    values = np.concatenate(magnitudes)
+
+    def percentile(values: npt.NDArray[np.float32]) -> float:
+        return float(np.percentile(values, PERCENTILE, method="inverted_cdf"))
+
+    of_tiles = [percentile(values) for values in magnitudes]
     steps = activation_steps(graph, ["body"], tiles, "percentile")
     # To one of 2048 bins.
-    wanted, bin_width = np.percentile(values, PERCENTILE), float(values.max()) / 2048
-    assert steps["body"] * 127 == pytest.approx(wanted, abs=1.5 * bin_width)
+    bin_width = max(float(values.max()) for values in magnitudes) / 2048
+    assert steps["body"] * 127 == pytest.approx(max(of_tiles), abs=1.01 * bin_width)
+    assert max(of_tiles) - percentile(np.concatenate(magnitudes)) > 3 * bin_width
 
 
 def test_the_percentile_is_counted_in_values() -> None:

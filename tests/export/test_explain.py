@@ -120,7 +120,7 @@ def test_the_command_names_the_layer(network: Exportable, tmp_path: Path) -> Non
     shown = run(str(tmp_path))
     assert shown.exit_code == 0, shown.output
     lines = shown.stdout.splitlines()
-    assert lines[-1].startswith("first below 10 dB: group0.conv")
+    assert lines[-1].startswith("first below 5 dB: group0.conv")
     (marked,) = (line for line in lines if line.endswith("<- departs"))
     assert marked.split()[:3] == ["group0.conv", "Conv", "int8"]
 

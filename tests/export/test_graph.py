@@ -301,7 +301,7 @@ def test_measured_halos_hold(denoiser: Build, name: str, size: str) -> None:
 
     side, core = 2 * model.halo + 44, slice(model.halo + 4, model.halo + 40)
     frames = dict(model.frames(np.random.default_rng(2), 1, side, side))
-    inputs = frames["middle"]
+    inputs = model.with_gates(frames["middle"])
     whole = graph(inputs)[..., core, core]
 
     def agreement(context: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from cycleisp.noise import LEVELS, variance_map
 from cycleisp_calibration.set_file import CalibrationSet, save_calibration_set
 from cycleisp_calibration.sets import build_calibration_set
 from cycleisp_calibration.survey import SetSettings
+from cycleisp_export import package
 from cycleisp_export.graph import TENSORS
 from cycleisp_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cycleisp_runtime.bundle import Bundle, Precision
@@ -129,6 +131,15 @@ def refusal(result: Result, output: Path) -> str:
     return error
 
 
+@pytest.fixture(name="nothing_built")
+def no_graph_may_be_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(*_arguments: object) -> None:
+        pytest.fail("a graph was built before its calibration set was looked at")
+
+    monkeypatch.setattr(package, "_exact", build)
+
+
+@pytest.mark.usefixtures("nothing_built")
 def test_what_is_missing_is_named(tmp_path: Path, photographs: Path) -> None:
     folder = tmp_path / "night.bundle"
     half = export(folder, "--precision", "fp16")
@@ -137,6 +148,7 @@ def test_what_is_missing_is_named(tmp_path: Path, photographs: Path) -> None:
     assert "INT8 needs a calibration set; make one by cycleisp" in refusal(int8, folder)
 
 
+@pytest.mark.usefixtures("nothing_built")
 def test_a_set_for_other_networks_is_refused(tmp_path: Path, photographs: Path) -> None:
     srgb = build_calibration_set(EXAMPLES[:2], SetSettings(task="srgb", tiles=4, side=128))
     save_calibration_set(srgb.calibration, tmp_path / "srgb.npz", force=False)
@@ -147,6 +159,24 @@ def test_a_set_for_other_networks_is_refused(tmp_path: Path, photographs: Path) 
         *("--calibration", tmp_path / "srgb.npz"),
     )
     assert "a calibration set for other networks (met task srgb" in refusal(refused, folder)
+
+
+@pytest.mark.usefixtures("nothing_built")
+def test_a_set_of_other_channels_is_refused(
+    tmp_path: Path, photographs: Path, set_file: Path
+) -> None:
+    path = tmp_path / "bayer_of_three.npz"
+    path.write_bytes(set_file.read_bytes())
+    manifest = json.loads(set_file.with_suffix(".json").read_text("utf-8"))
+    path.with_suffix(".json").write_text(json.dumps({**manifest, "channels": 3}), "utf-8")
+    folder = tmp_path / "night.bundle"
+    refused = export(
+        folder, *("--precision", "int8", "--photographs", photographs), "--calibration", path
+    )
+    assert refusal(refused, folder) == (
+        f"cycleisp: error: {path}: a calibration set for other networks (met task raw, 3 channels, "
+        "wanted task raw, 4 channels); make one by cycleisp calibrate set --task raw"
+    )
 
 
 def test_a_budget_that_cannot_be_met_is_refused(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def export(
 @pytest.fixture(name="quick_halo")
 def halo_without_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that are not about tiles, whose measurements take seconds."""
-    monkeypatch.setattr(package, "measured_halo", lambda _model, _graph: Halo(2, 4, 28))
+    monkeypatch.setattr(package, "measured_halo", lambda *_arguments: Halo(2, 4, 28))
     monkeypatch.setattr(package, "gates_agreement", lambda *_arguments: 60.0)
 
 
@@ -127,6 +128,31 @@ def test_equal_runs_make_equal_bundles(finished_run: Path, tmp_path: Path) -> No
     first = export(finished_run, tmp_path / "night.bundle").bundle.sha256
     (tmp_path / "elsewhere").mkdir()
     assert export(finished_run, tmp_path / "elsewhere" / "night.bundle").bundle.sha256 == first
+
+
+@pytest.mark.usefixtures("quick_halo")
+def test_a_run_copied_later_makes_the_same_bundle(finished_run: Path, tmp_path: Path) -> None:
+    (finished_run / "provenance.json").write_text('{"ended": "2026-05-31"}', "utf-8")
+    hashes = set()
+    for day in (1, 2):
+        for path in finished_run.iterdir():
+            os.utime(path, (day * 86_400, day * 86_400))
+        bundle = export(finished_run, tmp_path / "night.bundle", force=True).bundle
+        hashes.add(bundle.sha256)
+    assert len(hashes) == 1
+    assert bundle.record.provenance.date == "2026-05-31"
+    assert "ended 2026-05-31" in (bundle.folder / "card.md").read_text("utf-8")
+
+    # Runs of versions that did not write the day.
+    (finished_run / "provenance.json").write_text("{}", "utf-8")
+    bundle = export(finished_run, tmp_path / "night.bundle", force=True).bundle
+    assert bundle.record.provenance.date == "1970-01-03"
+
+
+def test_provenance_that_cannot_be_read_is_refused(finished_run: Path, tmp_path: Path) -> None:
+    (finished_run / "provenance.json").write_text('{"ended": "yesterday"}', "utf-8")
+    with pytest.raises(InputError, match=r"provenance\.json: not what cycleisp writes"):
+        export(finished_run, tmp_path / "night.bundle")
 
 
 @pytest.mark.usefixtures("quick_halo")
@@ -370,7 +396,7 @@ def test_weights_alone_become_a_bundle_whose_quality_is_measured(name: str, tmp_
 @pytest.fixture(name="few_photographs")
 def two_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two tiles in place of 48, for tests that are not about the figures."""
-    monkeypatch.setattr("cycleisp_export.loss.MOST_PICTURES", 2)
+    monkeypatch.setattr("cycleisp_export.loss.MOST_MACS", 0)
 
 
 def test_weights_alone_need_photographs(tmp_path: Path) -> None:
@@ -439,5 +465,7 @@ def test_terms_that_cannot_be_read_are_refused(
     imported: Path, tmp_path: Path, content: bytes
 ) -> None:
     imported.with_suffix(".json").write_bytes(content)
-    with pytest.raises(InputError, match=r"published\.json: not what cycleisp weights import"):
+    with pytest.raises(
+        InputError, match=r"published\.json: not what cycleisp writes beside weights"
+    ):
         export(imported, tmp_path / "night.bundle", photographs=PHOTOGRAPHS)

@@ -71,7 +71,11 @@ def _listed(name: Precision, proto: onnx.ModelProto) -> ModelFile:
 
 @pytest.fixture(name="measured", scope="module")
 def the_report(network: Exportable, protos: Protos, clean: Tiles) -> tuple[Report, list[Crop]]:
-    return measure_report(network, record_of(protos), protos, clean)
+    return measure_report(record_of(protos), protos, judged(network, protos, clean))
+
+
+def judged(network: Exportable, protos: Protos, clean: Tiles) -> JudgedTiles:
+    return JudgedTiles(network, clean, OnnxGraph(protos["fp32"]))
 
 
 def test_losses_are_those_that_the_bundle_states(
@@ -114,7 +118,7 @@ def test_layers_are_told_with_type_and_reason(measured: tuple[Report, list[Crop]
 def test_equal_networks_make_equal_reports(
     measured: tuple[Report, list[Crop]], network: Exportable, protos: Protos, clean: Tiles
 ) -> None:
-    again = measure_report(network, record_of(protos), protos, clean)
+    again = measure_report(record_of(protos), protos, judged(network, protos, clean))
     assert msgspec.json.encode(again[0]) == msgspec.json.encode(measured[0])
     assert report_page(*again) == report_page(*measured)
 
@@ -144,7 +148,9 @@ def test_the_report_of_an_srgb_network() -> None:
         "fp16": network.graph({}, NumberTypes(half=True)),
     }
     clean = [np.random.default_rng(0).uniform(0, 1, (3, 32, 32)).astype(np.float32)]
-    report, crops = measure_report(network, record_of(protos, "srgb"), protos, clean)
+    report, crops = measure_report(
+        record_of(protos, "srgb"), protos, judged(network, protos, clean)
+    )
     assert report.task == "srgb"
     fp32 = report.precisions["fp16"].quality["low"].fp32
     assert fp32.psnr_db is not None
