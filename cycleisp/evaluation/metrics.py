@@ -7,7 +7,12 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["psnr", "ssim"]
+from cycleisp_runtime.errors import InputError
+
+__all__ = ["SSIM_WINDOW", "psnr", "ssim"]
+
+SSIM_WINDOW = 11
+"""Samples on each side, to which scikit-image cuts a Gaussian of 1.5."""
 
 
 def psnr(
@@ -36,7 +41,16 @@ def ssim(
         image: (H, W) or (H, W, C), H and W at least 11.
         reference: the same shape.
         peak: the range of the samples, 1 or 255.
+
+    Raises:
+        InputError: where the picture is smaller than the window.
     """
+    if min(image.shape[:2]) < SSIM_WINDOW:
+        raise InputError(
+            "a picture is too small for SSIM",
+            met="x".join(map(str, image.shape[:2])),
+            wanted=f"at least {SSIM_WINDOW}x{SSIM_WINDOW}",
+        )
     from skimage.metrics import structural_similarity
 
     # Single precision errs by less than 1e-6 and takes half the time.

@@ -110,11 +110,14 @@ def read_tensors(path: Path, wanted: str) -> tuple[dict[str, Tensor], dict[str, 
         InputError: where it is no safetensors file, or of another format.
     """
     try:
+        path.stat()  # whose errors say what is wrong, while those of safe_open have no strerror
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  no mapping
     except (OSError, SafetensorError) as error:
-        raise InputError("not a readable safetensors file", subject=path) from error
+        raise InputError(
+            "not a readable safetensors file", subject=path, met=getattr(error, "strerror", None)
+        ) from error
     if metadata.get("format") != wanted:
         raise InputError(
             "not the file that is needed here",

@@ -7,6 +7,7 @@ import io
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from os.path import realpath
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,7 @@ def find_photographs(inputs: Sequence[Path]) -> list[PhotographFile]:
     """
     try:
         found = {
-            file.path.resolve(): file
+            realpath(file.path): file
             for path in sorted(inputs, reverse=True)
             for file in _pictures_of(path)
         }

@@ -33,7 +33,12 @@ from cycleisp.training.distributed import (
     local_device,
     ranks_of_environment,
 )
-from cycleisp.training.run_folder import append_to_log, begin_run_folder, rewind_log
+from cycleisp.training.run_folder import (
+    append_to_log,
+    begin_run_folder,
+    end_run_folder,
+    rewind_log,
+)
 from cycleisp.training.run_settings import RunSettings
 from cycleisp.training.stage import Stage
 from cycleisp_runtime.errors import SettingsError, TrainingError
@@ -192,6 +197,8 @@ def _train(
 
     files = []
     if ranks.first:
+        if first_step < settings.steps:
+            end_run_folder(settings.output)
         for name, network in average.items():
             files.append(settings.output / f"{name}.safetensors")
             save_network(files[-1], network, name, settings.size)

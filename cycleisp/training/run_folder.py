@@ -8,6 +8,7 @@ import platform
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from cycleisp.training.settings import settings_as_yaml
 from cycleisp_runtime.errors import OutputError
 from cycleisp_runtime.writers.atomic import atomic_output
 
-__all__ = ["append_to_log", "begin_run_folder", "rewind_log"]
+__all__ = ["append_to_log", "begin_run_folder", "end_run_folder", "rewind_log"]
 
 
 def begin_run_folder(settings: RunSettings, stage: str, manifest: dict[str, object]) -> None:
@@ -47,6 +48,19 @@ def begin_run_folder(settings: RunSettings, stage: str, manifest: dict[str, obje
         settings.output.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         _write(settings.output / name, text)
+
+
+def end_run_folder(folder: Path) -> None:
+    """Add the day (UTC) to ``provenance.json``.
+
+    Raises:
+        OutputError: where it cannot be written.
+    """
+    path = folder / "provenance.json"
+    with _written(folder):
+        provenance = json.loads(path.read_text("utf-8"))
+    provenance["ended"] = datetime.now(timezone.utc).date().isoformat()
+    _write(path, json.dumps(provenance, indent=1) + "\n")
 
 
 def rewind_log(folder: Path, step: int) -> None:

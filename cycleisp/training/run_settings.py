@@ -64,7 +64,7 @@ class RunSettings:
         check_ranges(
             self,
             {
-                "steps": (self.steps >= 1, "at least 1"),
+                "steps": (1 <= self.steps <= 10**9, "1 to 1000000000"),
                 "batch": (self.batch >= 1, "at least 1"),
                 "learning_rate": (0 < self.learning_rate < 1, "above 0 and below 1"),
                 "warmup_steps": (self.warmup_steps >= 0, "at least 0"),
@@ -74,9 +74,9 @@ class RunSettings:
                 "average": (0 <= self.average < 1, "at least 0 and below 1"),
                 "validation_steps": (self.validation_steps >= 1, "at least 1"),
                 "checkpoint_steps": (self.checkpoint_steps >= 1, "at least 1"),
-                "seed": (self.seed >= 0, "at least 0"),
+                "seed": (0 <= self.seed < 2**63, "0 to 2**63 - 1"),
                 "device": (self.device in {"auto", "cpu", "cuda"}, "auto, cpu or cuda"),
-                "threads": (self.threads >= 1, "at least 1"),
-                "workers": (self.workers >= 0, "at least 0"),
+                "threads": (1 <= self.threads <= 1024, "1 to 1024"),
+                "workers": (0 <= self.workers <= 64, "0 to 64"),
             },
         )

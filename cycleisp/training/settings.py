@@ -31,8 +31,12 @@ def read_recipe(path: Path) -> dict[str, Any]:
     """
     try:
         loaded = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError("the recipe is not readable YAML", subject=path) from error
+    except OSError as error:
+        raise SettingsError(
+            "the recipe cannot be read", subject=path, met=error.strerror
+        ) from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError("the recipe is not YAML", subject=path) from error
     if not isinstance(loaded, dict):
         raise SettingsError("the recipe is not a mapping of keys to values", subject=path)
     return loaded

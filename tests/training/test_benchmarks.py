@@ -20,11 +20,13 @@ from cycleisp.noise import LEVELS, noisy_samples
 from cycleisp_runtime.backends import Backend
 from cycleisp_runtime.backends.identity import IdentityBackend
 from cycleisp_runtime.bayer import Phase
+from cycleisp_runtime.bundle import Bundle
 from cycleisp_runtime.denoiser import Denoiser
 from cycleisp_runtime.frame import Area, RawFrame
 from cycleisp_runtime.noise import NoiseModel
 from cycleisp_runtime.readers import read_frame
-from tests.helpers import RAW, RAW_BAD, a_bundle
+from tests.helpers import RAW, RAW_BAD, a_bundle, write_pooling_bundle
+from tests.networks import GATES, pooling_networks
 
 Planes = npt.NDArray[np.float32]
 
@@ -141,11 +143,23 @@ class _LevelOfTile(Backend):
 
 def test_seams_are_found_where_there_are_any() -> None:
     frame, noise = seams.synthetic_frame(301, 299), NoiseModel.uniform(*LEVELS["middle"])
-    exact = seams.measure("synthetic", frame, noise, Denoiser(a_bundle(), IdentityBackend()))
-    assert [found.psnr_db for found in exact] == [np.inf]
-    (seen,) = seams.measure("synthetic", frame, noise, Denoiser(a_bundle(), _LevelOfTile()))
+    alike = seams.NetworkAlone(a_bundle(), IdentityBackend())
+    (found,) = seams.measure("synthetic", frame, noise, alike)
+    assert (found.psnr_db, found.stated_db) == (np.inf, None)
+    level = seams.NetworkAlone(a_bundle(), _LevelOfTile())
+    (seen,) = seams.measure("synthetic", frame, noise, level)
     assert seen.psnr_db < seams.LEAST_DB
     assert seen.differing > 0.5
+
+
+def test_seams_of_a_network_that_pools_are_told_for_both_of_its_modes(tmp_path: Path) -> None:
+    network, statistics = (model.SerializeToString() for model in pooling_networks(4))
+    folder = write_pooling_bundle(tmp_path / "net.bundle", network, statistics, gates=GATES)
+    frame, noise = seams.synthetic_frame(301, 299), NoiseModel.uniform(*LEVELS["middle"])
+    fast, exact = seams.measure("s", frame, noise, seams.NetworkAlone(Bundle.load(folder)))
+    assert (fast.mode, exact.mode) == ("fast", "exact")
+    assert (fast.stated_db, exact.stated_db) == (60.0, None)
+    assert fast.psnr_db < seams.LEAST_DB < exact.psnr_db
 
 
 def _expected(folder: Path, **changes: object) -> CorpusFile:

@@ -10,6 +10,7 @@ import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import date, datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -357,6 +358,7 @@ def test_the_settings_of_a_run_are_on_record(settings: RunSettings) -> None:
     assert (provenance["stage"], provenance["seed"]) == ("line", settings.seed)
     assert provenance["data_sha256"] == hashlib.sha256(data).hexdigest()
     assert {"git", "torch", "cycleisp"} <= provenance.keys()
+    assert date.fromisoformat(provenance["ended"]) <= datetime.now(timezone.utc).date()
 
 
 def test_the_rate_rises_stays_and_falls(settings: RunSettings) -> None:

@@ -62,6 +62,11 @@ def test_a_run_goes_on_when_told_to(given: list[str], tmp_path: Path) -> None:
         ("steps=many", "wrong type (met 'many', wanted int)"),
         ("patch=17", "patch: out of range (met 17, wanted even and at least 16)"),
         ("size=huge", "no such model"),
+        ("steps=1000000000000000000000", "steps: out of range"),
+        ("seed=99999999999999999999", "seed: out of range"),
+        ("initial=nowhere", "not a readable safetensors file (met No such file or directory)"),
+        ("threads=100000", "threads: out of range (met 100000, wanted 1 to 1024)"),
+        ("workers=1000", "workers: out of range (met 1000, wanted 0 to 64)"),
     ],
 )
 def test_a_failure_is_one_line(
