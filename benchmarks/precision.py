@@ -39,6 +39,7 @@ from cycleisp_export.typed_graph import TypedGraph
 from cycleisp_export.verify import OnnxGraph, parity
 from cycleisp_runtime.bundle import NoiseRange, Precision
 from cycleisp_runtime.errors import BackendError
+from cycleisp_runtime.noise import NoiseModel
 
 RUNS = Path(__file__).resolve().parents[1] / "zoo" / "runs"
 NOISE = NoiseRange(shot_min=2e-5, shot_max=2e-2)
@@ -148,7 +149,8 @@ def _exported(
         reduced = reducer.half()
     else:
         photographs = sorted((data / "photos_train").glob("a_*.jpg"))
-        settings = SetSettings(task=network.task, tiles=TILES)
+        levels = tuple(NoiseModel.uniform(*each) for each in LEVELS.values())
+        settings = SetSettings(task=network.task, tiles=TILES, levels=levels)
         calibration = build_calibration_set(photographs, settings).calibration
         make = reducer.int8 if precision == "int8" else reducer.cpu_int8
         calibrated = reducer.calibrated(calibration, "percentile")

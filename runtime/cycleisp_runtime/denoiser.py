@@ -321,7 +321,7 @@ class Denoiser(TakesTurns):
 
         def network(noisy: _Tiles, variance: _Tiles) -> _Tiles:
             inputs = record.tensors.fill(noisy, variance, noise_scale, gates)
-            return run_checked(self.backend, record, inputs)
+            return run_checked(self.backend, record, inputs, self._planes)
 
         with watch.step("risk"):
             risk = self._risk.measure(frame, choice.model, network)

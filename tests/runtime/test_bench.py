@@ -362,6 +362,8 @@ def test_the_command_checks_its_outputs_before_it_measures(tmp_path: Path) -> No
     "words",
     [
         ["--size", "100"],
+        ["--size", "999999x999999"],
+        ["--soak", "inf"],
         ["--size", "0x10"],
         ["--tile", "16,x"],
         ["--precision", "fp32,fp4"],

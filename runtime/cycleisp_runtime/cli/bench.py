@@ -31,6 +31,12 @@ _T = TypeVar("_T")
 WIDTH_OF_A_FILE = 180
 """Columns of a table that goes to a file or another program, where nothing wraps."""
 
+MOST_SAMPLES = 500_000_000
+"""More than any camera's frame; 1 GB of RAW."""
+
+MOST_MINUTES = 7 * 24 * 60
+"""Of a soak: a week."""
+
 _REPORT = click.Path(path_type=Path)
 
 
@@ -69,8 +75,11 @@ def _precision(word: str) -> str:
 
 
 def _size(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[int, int]:
-    width, _, height = text.partition("x")
-    return _count(width), _count(height)
+    words = text.partition("x")
+    width, height = _count(words[0]), _count(words[2])
+    if width * height > MOST_SAMPLES:
+        raise click.BadParameter(f"{text!r} is more than {MOST_SAMPLES // 10**6} megapixels")
+    return width, height
 
 
 @click.command("bench")
@@ -145,7 +154,7 @@ def _size(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[int,
 )
 @click.option(
     "--soak",
-    type=click.FloatRange(min=0, min_open=True),
+    type=click.FloatRange(0, MOST_MINUTES, min_open=True),
     metavar="MINUTES",
     help="Rounds for this long instead: how latency and memory drift.",
 )
